@@ -1,0 +1,201 @@
+"""Occupancy metric of the evaluation loop: mIoU variants and geometric IoU after Occ3D-nuScenes.
+
+Legend: X, Y, Z grid cells; 18 classes, 17 = free. Rows kept in ``results`` are one small matrix a
+mask and sample, so that memory does not grow with the grid and processes exchange counts only.
+"""
+import os
+import sys
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+import numpy as np
+from mmdet3d.registry import METRICS
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from terminaltables import AsciiTable
+
+from .occ_confusion import (
+    FREE_CLASS, MASKS, OCC3D_CLASSES, VARIANTS, class_ious, confusion_matrix, geometric_iou,
+    mean_iou, observed_voxels, variant_ious
+)
+from .occ_files import load_occupancy, save_prediction
+
+
+@METRICS.register_module()
+class OccMetric(BaseMetric):
+    """Scores ``pred_occ`` against Occ3D labels, or writes it in Occ3D's layout.
+
+    The truth is the sample's ``gt_occ``; where none is packed it is read from the file that the
+    metainfo ``occ_path`` names. Counts are summed over samples and processes before
+    any ratio. A sample that a distributed sampler repeats counts once: rows are keyed by token.
+
+    Keys, all times 100: ``<variant>_mIoU``, ``geo_IoU``, ``IoU_<class>``; with the suffix
+    ``_<mask>`` for every mask but ``camera``. A class absent from truth and prediction is NaN and
+    not in the mean.
+
+    Args:
+        variants: named means, out of ``occ17``, ``occ15``, ``occ15_gt_ignored``.
+        masks: voxels that count, out of ``camera``, ``lidar``, ``camera_lidar``, ``none``.
+        data_root: folder that ``occ_path`` is relative to; default none: NuScenesOccDataset gives
+            whole paths.
+        format_only: write predictions and score nothing; needs ``out_dir``.
+        out_dir: write predictions to ``<out_dir>/<scene_name>/<token>/labels.npz``.
+        collect_device: see mmengine's BaseMetric.
+        prefix: put before every key.
+        collect_dir: see mmengine's BaseMetric.
+
+    Raises:
+        ValueError: an unknown variant or mask, or ``format_only`` without ``out_dir``.
+    """
+
+    def __init__(self,
+                 variants: Sequence[str] = ('occ17', 'occ15', 'occ15_gt_ignored'),
+                 masks: Sequence[str] = ('camera', ),
+                 data_root: Optional[str] = None,
+                 format_only: bool = False,
+                 out_dir: Optional[str] = None,
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None,
+                 collect_dir: Optional[str] = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self.variants = _known('variants', variants, VARIANTS)
+        self.masks = _known('masks', masks, MASKS)
+        if format_only and not out_dir:
+            raise ValueError('OccMetric: format_only=True needs out_dir, the folder to write to')
+        self.data_root = data_root
+        self.format_only = format_only
+        self.out_dir = out_dir
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Adds one row a sample: its token and one matrix a mask.
+
+        Args:
+            data_batch: not read.
+            data_samples: dicts with ``pred_occ.semantics`` (X, Y, Z), ``token`` and the truth.
+
+        Raises:
+            KeyError: prediction, truth, mask or token is missing.
+            ValueError: prediction and truth differ in shape, or a predicted class is unknown.
+        """
+        for sample in data_samples:
+            token = _required(sample, 'token', 'a data sample')
+            prediction = self._prediction(sample, token)
+            if self.out_dir:
+                scene_name = _required(sample, 'scene_name', f'sample {token}')
+                save_prediction(self.out_dir, scene_name, token, prediction)
+            row = {'token': token}
+            if not self.format_only:
+                row['matrices'] = self._matrices(prediction, self._truth(sample, token), token)
+            self.results.append(row)
+
+    def evaluate(self, size: int) -> dict:
+        """Scores what all processes collected.
+
+        mmengine cuts the collected rows to ``size``, which removes a sampler's repeats only if they
+        come last. All rows are taken here, and repeats are removed by token.
+
+        Args:
+            size: number of samples in the data set.
+
+        Returns:
+            Scores by name (see the class), the same in every process.
+        """
+        self._expected_size = size
+        return super().evaluate(sys.maxsize)
+
+    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+        """Sums the matrices and reads the scores from the sums.
+
+        Args:
+            results: rows of all processes; a token may occur more than once.
+
+        Returns:
+            Scores times 100 by name; empty with ``format_only``.
+        """
+        logger = MMLogger.get_current_instance()
+        rows = {row['token']: row for row in reversed(results)}
+        expected = getattr(self, '_expected_size', len(rows))
+        if len(rows) != expected:
+            logger.warning(f'OccMetric: {len(rows)} different samples were scored, the data set '
+                           f'has {expected}')
+        if self.out_dir:
+            logger.info(f'OccMetric: {len(rows)} predictions written to {self.out_dir}')
+        if self.format_only:
+            return {}
+        scores = {}
+        for mask in self.masks:
+            matrices = [row['matrices'][mask] for row in rows.values()]
+            matrix = np.sum(matrices, axis=0) if matrices else np.zeros((18, 18), dtype=np.int64)
+            logger.info(f'Occupancy, mask {mask}, {len(matrices)} samples\n' + self._table(matrix))
+            scores.update(self._scores(matrix, '' if mask == 'camera' else f'_{mask}'))
+        return scores
+
+    def _prediction(self, sample: Mapping, token: str) -> np.ndarray:
+        prediction = _required(sample, 'pred_occ', f'sample {token}')
+        return _to_numpy(_required(prediction, 'semantics', f'pred_occ of sample {token}'))
+
+    def _truth(self, sample: Mapping, token: str) -> Dict[str, np.ndarray]:
+        truth = sample.get('gt_occ')
+        if truth is not None:
+            return {k: _to_numpy(truth[k]) for k in _TRUTH_FIELDS if k in truth}
+        if sample.get('occ_path') is None:
+            raise KeyError(f"sample {token} has neither 'gt_occ' nor 'occ_path' to score against")
+        return load_occupancy(os.path.join(self.data_root or '', sample['occ_path']))
+
+    def _matrices(self, prediction: np.ndarray, truth: Mapping[str, np.ndarray],
+                  token: str) -> Dict[str, np.ndarray]:
+        semantics = _required(truth, 'semantics', f'truth of sample {token}')
+        if prediction.shape != semantics.shape:
+            raise ValueError(f'sample {token}: prediction has shape {prediction.shape}, '
+                             f'truth {semantics.shape}')
+        try:
+            return {
+                mask: confusion_matrix(semantics, prediction, observed_voxels(truth, mask))
+                for mask in self.masks
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise type(error)(f'sample {token}: {error.args[0]}') from error
+
+    def _scores(self, matrix: np.ndarray, suffix: str) -> Dict[str, float]:
+        scores = {f'{v}_mIoU{suffix}': 100 * mean_iou(variant_ious(matrix, v))
+                  for v in self.variants}
+        scores[f'geo_IoU{suffix}'] = 100 * geometric_iou(matrix)
+        ious = 100 * class_ious(matrix)
+        scores.update({f'IoU_{name}{suffix}': float(ious[index])
+                       for index, name in enumerate(OCC3D_CLASSES[:FREE_CLASS])})
+        return scores
+
+    def _table(self, matrix: np.ndarray) -> str:
+        ious = 100 * class_ious(matrix)
+        rows = [['class', 'IoU', 'true voxels', 'predicted voxels']]
+        for index, name in enumerate(OCC3D_CLASSES):
+            rows.append([name, f'{ious[index]:.2f}', matrix[index].sum(), matrix[:, index].sum()])
+        for variant in self.variants:
+            rows.append([f'{variant} mIoU', f'{100 * mean_iou(variant_ious(matrix, variant)):.2f}'])
+        rows.append(['geometric IoU', f'{100 * geometric_iou(matrix):.2f}'])
+        table = AsciiTable([row + [''] * (4 - len(row)) for row in rows])
+        table.justify_columns = {1: 'right', 2: 'right', 3: 'right'}
+        return table.table
+
+
+_TRUTH_FIELDS = ('semantics', 'mask_camera', 'mask_lidar')
+
+
+def _known(name: str, chosen: Sequence[str], known: Mapping) -> tuple:
+    """The choice as a tuple; an error names what is unknown."""
+    chosen = (chosen, ) if isinstance(chosen, str) else tuple(chosen)
+    unknown = [value for value in chosen if value not in known]
+    if unknown or not chosen:
+        raise ValueError(f'OccMetric: {name}={list(chosen)}, expected some of {list(known)}')
+    return chosen
+
+
+def _required(mapping: Mapping, key: str, owner: str) -> Any:
+    """``mapping[key]``; an error names the owner."""
+    if key not in mapping or mapping[key] is None:
+        raise KeyError(f"OccMetric: {owner} has no '{key}'")
+    return mapping[key]
+
+
+def _to_numpy(values: Any) -> np.ndarray:
+    """A tensor on any device, or an array, as an array."""
+    return values.detach().cpu().numpy() if hasattr(values, 'detach') else np.asarray(values)

@@ -1,0 +1,48 @@
+"""Tables of finished runs: JSON files of several work directories side by side."""
+import json
+from pathlib import Path
+from typing import Dict, List, Sequence, Union
+
+COLUMNS = (('geo_IoU', 'geometric IoU'), ('occ17_mIoU', 'mIoU (17)'), ('AP', 'AP at LiDAR points'),
+           ('teacher_AP', "teacher's AP"), ('chance_AP', 'chance'), ('minutes', 'training, min'))
+
+
+def read_run(folder: Union[str, Path]) -> Dict[str, float]:
+    """One row: scores of ``metrics.json``, means of ``retrieval.json``, minutes of ``time.json``.
+
+    Raises:
+        FileNotFoundError: the folder has no ``metrics.json``.
+    """
+    folder = Path(folder)
+    metrics = _read(folder / 'metrics.json')
+    if metrics is None:
+        raise FileNotFoundError(f'{folder} has no metrics.json (tools/test.py --out writes it)')
+    row = dict(run=folder.name, **{key: metrics.get(key) for key in ('geo_IoU', 'occ17_mIoU')})
+    retrieval = _read(folder / 'retrieval.json')
+    if retrieval is not None:
+        means = retrieval['means']['all']
+        row.update(AP=means['visible'], teacher_AP=means['teacher'], chance_AP=means['chance'])
+    time = _read(folder / 'time.json')
+    if time is not None:
+        row['minutes'] = time['train_seconds'] / 60
+    return row
+
+
+def read_runs(root: Union[str, Path]) -> List[Dict[str, float]]:
+    """Rows of every folder below ``root`` that has metrics, by name."""
+    return [read_run(path.parent) for path in sorted(Path(root).glob('*/metrics.json'))]
+
+
+def markdown_table(rows: Sequence[Dict[str, float]]) -> str:
+    """The rows as a Markdown table; '-' where a run has no such value."""
+    lines = ['| run | ' + ' | '.join(title for _, title in COLUMNS) + ' |',
+             '|---|' + '---:|' * len(COLUMNS)]
+    for row in rows:
+        values = [row.get(key) for key, _ in COLUMNS]
+        cells = ['-' if value is None else f'{value:.1f}' for value in values]
+        lines.append(f'| {row["run"]} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def _read(path: Path):
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
