@@ -1,0 +1,270 @@
+"""Where training rays come from: pixels of the cameras of the key frame and of its neighbours.
+
+A source draws pixels over ``results['ray_frames']`` x ``results['camera_names']``; which frames are
+there is the data set's business, and a frame that stands in for one outside the scene counts again,
+as published (paper.md, "Rays"). Pixels are those of original images; integer = pixel centre.
+
+Frames of reference: LiDAR -> LiDAR-ego (ego pose at the LiDAR's own time) -> global -> ego at the
+camera's own time -> camera; and camera -> ego at the camera's time -> global -> key ego. Paths in
+infos are opened as they are (the data set has joined them with its root).
+
+Legend: F ray frames, N cameras, R rays, G = F x N groups of pixels, P points.
+"""
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmdet3d.registry import TASK_UTILS
+
+from voxelrender import RayBundle, pixels_to_rays
+
+from ..teachers.base import image_of
+from ..teachers.sampling import LRUCache
+from .geometry import camera_to_global, homogeneous, lidar_to_camera, project
+
+OCC3D_RANGE = (-40., -40., -1., 40., 40., 5.4)
+
+
+@dataclass(frozen=True)
+class PixelDraw:
+    """Pixels that a source drew.
+
+    Attributes:
+        frames: (R,) int64, index in ``results['ray_frames']``.
+        cameras: (R,) int64, index in ``results['camera_names']``.
+        pixels: (R, 2) float64 (u, v) in original images.
+        distances: (R,) float64, metres from the camera centre; nan = unknown.
+    """
+    frames: np.ndarray
+    cameras: np.ndarray
+    pixels: np.ndarray
+    distances: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: np.ndarray) -> 'PixelDraw':
+        return PixelDraw(self.frames[index], self.cameras[index], self.pixels[index],
+                         self.distances[index])
+
+
+def draw_from_groups(counts: np.ndarray, num_rays: int, rng: np.random.Generator
+                     ) -> Tuple[np.ndarray, np.ndarray]:
+    """Draw uniformly without replacement from the union of G groups.
+
+    Args:
+        counts: (G,) sizes of the groups.
+        num_rays: R; all members are taken where there are fewer.
+        rng: Random numbers.
+
+    Returns:
+        Group (R,) and index within the group (R,), sorted by group.
+    """
+    ends = np.cumsum(np.asarray(counts, dtype=np.int64))
+    total = int(ends[-1]) if len(ends) else 0
+    if total <= num_rays:
+        chosen = np.arange(total)
+    else:
+        chosen = np.sort(rng.choice(total, num_rays, replace=False, shuffle=False))
+    groups = np.searchsorted(ends, chosen, side='right')
+    return groups, chosen - (ends - counts)[groups] if len(ends) else chosen
+
+
+def draw_to_rays(results: Dict[str, Any], draw: PixelDraw) -> RayBundle:
+    """Rays of drawn pixels in the (augmented) key ego frame.
+
+    Composed in float64 and rounded to float32 at the end. ``bev_aug_matrix`` is applied where
+    ``results`` has it.
+
+    Args:
+        results: ``ray_frames``, ``camera_names``, ``key_ego2global``, ``token``.
+        draw: R pixels.
+
+    Returns:
+        R rays with target 'distances'; ``frame_ids`` are offsets from the key frame, 0 also for a
+        copy of the key frame that stands in for one outside the scene.
+    """
+    frames, cameras = results['ray_frames'], results['camera_names']
+    bev_aug = torch.as_tensor(results.get('bev_aug_matrix', np.eye(4)), dtype=torch.float64)
+    global2key = np.linalg.inv(np.asarray(results['key_ego2global'], dtype=np.float64))
+    used, inverse = np.unique(draw.frames * len(cameras) + draw.cameras, return_inverse=True)
+    cam2img, cam2key = np.empty((2, len(used), 4, 4))
+    for i, group in enumerate(used):
+        info, camera = frames[group // len(cameras)]['info'], cameras[group % len(cameras)]
+        cam2img[i] = homogeneous(image_of(info, camera)['cam2img'])
+        cam2key[i] = global2key @ camera_to_global(info, camera)
+    origins, directions = pixels_to_rays(
+        torch.from_numpy(draw.pixels), torch.from_numpy(cam2img[inverse]),
+        torch.from_numpy(cam2key[inverse]))
+    offsets = np.array([0 if frame['info']['token'] == results['token'] else frame['offset']
+                        for frame in frames], dtype=np.int64)
+    rays = RayBundle(
+        origins, directions, torch.from_numpy(draw.cameras),
+        torch.from_numpy(offsets[draw.frames]),
+        dict(distances=torch.from_numpy(draw.distances))).transformed(bev_aug)
+    return RayBundle(rays.origins.float(), rays.directions.float(), rays.camera_ids,
+                     rays.frame_ids, dict(distances=rays.targets['distances'].float()))
+
+
+class RaySource(ABC):
+    """Base of ray sources.
+
+    Args:
+        key_frame_share: Part of the rays in [0, 1] to draw from the key frame; where one side has
+            too few pixels the other fills up. None draws uniformly over all frames, as the paper.
+    """
+
+    def __init__(self, key_frame_share: Optional[float] = None) -> None:
+        if key_frame_share is not None and not 0 <= key_frame_share <= 1:
+            raise ValueError(f'key_frame_share is {key_frame_share}, expected 0 ... 1 or None')
+        self.key_frame_share = key_frame_share
+
+    def __call__(self, results: Dict[str, Any], num_rays: int, rng: np.random.Generator
+                 ) -> RayBundle:
+        """Draw rays: :meth:`draw`, then :func:`draw_to_rays`."""
+        return draw_to_rays(results, self.draw(results, num_rays, rng))
+
+    @abstractmethod
+    def draw(self, results: Dict[str, Any], num_rays: int, rng: np.random.Generator) -> PixelDraw:
+        """Draw at most ``num_rays`` pixels, without replacement."""
+
+    def _choose(self, results: Dict[str, Any], counts: np.ndarray, num_rays: int,
+                rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+        """As :func:`draw_from_groups` over (F, N) ``counts``, minding ``key_frame_share``."""
+        if self.key_frame_share is None:
+            return draw_from_groups(counts.reshape(-1), num_rays, rng)
+        is_key = np.array([[frame['info']['token'] == results['token']]
+                           for frame in results['ray_frames']], dtype=bool)
+        key, other = np.where(is_key, counts, 0), np.where(is_key, 0, counts)
+        num_key = min(round(self.key_frame_share * num_rays), int(key.sum()))
+        num_other = min(num_rays - num_key, int(other.sum()))
+        parts = [draw_from_groups(key.reshape(-1), num_rays - num_other, rng),
+                 draw_from_groups(other.reshape(-1), num_other, rng)]
+        groups, indices = (np.concatenate(values) for values in zip(*parts))
+        order = np.argsort(groups, kind='stable')
+        return groups[order], indices[order]
+
+
+@TASK_UTILS.register_module()
+class LidarPixelSource(RaySource):
+    """The paper's source: pixels at which a LiDAR point of the same frame projects.
+
+    A hidden use of LiDAR in the published recipe; :class:`CameraPixelSource` does without.
+
+    Args:
+        point_cloud_range: Box (x0, y0, z0, x1, y1, z1) in metres in the frame's own LiDAR-ego frame
+            in which points must lie; None takes all points.
+        min_depth, max_depth: Metres along the optical axis; points between them are taken.
+        key_frame_share: See :class:`RaySource`.
+        cache_size: Frames of which the projected points stay in memory (about 0.8 MB each at 35,000
+            points); the frames of one sample recur in its neighbours.
+    """
+
+    def __init__(self,
+                 point_cloud_range: Optional[Sequence[float]] = OCC3D_RANGE,
+                 min_depth: float = 1.,
+                 max_depth: float = 40.,
+                 key_frame_share: Optional[float] = None,
+                 cache_size: int = 64) -> None:
+        super().__init__(key_frame_share)
+        self.box = None
+        if point_cloud_range is not None:
+            self.box = np.asarray(point_cloud_range, dtype=np.float64).reshape(-1)
+            if self.box.shape != (6,) or not (self.box[:3] < self.box[3:]).all():
+                raise ValueError(f'point_cloud_range is {point_cloud_range}, expected '
+                                 '(x0, y0, z0, x1, y1, z1), increasing')
+        if not 0 < min_depth < max_depth:
+            raise ValueError(f'depths {min_depth} ... {max_depth}, expected 0 < min < max')
+        self.min_depth, self.max_depth = min_depth, max_depth
+        self._cache = LRUCache(cache_size)
+
+    def draw(self, results: Dict[str, Any], num_rays: int, rng: np.random.Generator) -> PixelDraw:
+        """See :meth:`RaySource.draw`.
+
+        Raises:
+            ValueError, FileNotFoundError: a frame has no LiDAR, or its file is missing or damaged.
+        """
+        frames, cameras = results['ray_frames'], tuple(results['camera_names'])
+        seen: List[Tuple[np.ndarray, np.ndarray]] = []
+        for frame in frames:
+            info = frame['info']
+            seen += self._cache.get((info['token'], cameras),
+                                    lambda: self.visible_points(info, cameras))
+        counts = np.array([len(distances) for _, distances in seen], dtype=np.int64)
+        groups, indices = self._choose(results, counts.reshape(len(frames), len(cameras)),
+                                       num_rays, rng)
+        pixels, distances = np.empty((len(groups), 2)), np.empty(len(groups))
+        bounds = np.searchsorted(groups, np.arange(len(seen) + 1))
+        for (points, ranges), start, end in zip(seen, bounds[:-1], bounds[1:]):
+            pixels[start:end] = points[indices[start:end]]
+            distances[start:end] = ranges[indices[start:end]]
+        return PixelDraw(groups // len(cameras), groups % len(cameras), pixels, distances)
+
+    def visible_points(self, info: Dict[str, Any], cameras: Sequence[str]
+                       ) -> List[Tuple[np.ndarray, np.ndarray]]:
+        """LiDAR points of a frame in each camera: pixels (P, 2) and distances (P,), float32."""
+        points = read_lidar(info)
+        if self.box is not None:
+            lidar2ego = homogeneous(info['lidar_points']['lidar2ego'])
+            in_ego = points @ lidar2ego[:3, :3].T + lidar2ego[:3, 3]
+            points = points[((in_ego > self.box[:3]) & (in_ego < self.box[3:])).all(axis=1)]
+        return [self._project(points, lidar_to_camera(info, camera), image_of(info, camera))
+                for camera in cameras]
+
+    def _project(self, points: np.ndarray, lidar2cam: np.ndarray, image: Dict[str, Any]
+                 ) -> Tuple[np.ndarray, np.ndarray]:
+        depths = points @ lidar2cam[2, :3] + lidar2cam[2, 3]
+        points = points[(depths > self.min_depth) & (depths < self.max_depth)]
+        pixels, _ = project(points, lidar2cam, image['cam2img'])
+        limits = np.array([image['width'] - 1, image['height'] - 1])
+        inside = ((pixels > 0) & (pixels < limits)).all(axis=1)
+        centre = np.linalg.inv(lidar2cam)[:3, 3]
+        distances = np.linalg.norm(points[inside] - centre, axis=1)
+        return pixels[inside].astype(np.float32), distances.astype(np.float32)
+
+
+@TASK_UTILS.register_module()
+class CameraPixelSource(RaySource):
+    """Pixels drawn uniformly over frames x cameras x pixels, no LiDAR read; distances unknown.
+
+    Rays then also meet the sky and things beyond the grid; losses must know (target 'sky').
+
+    Args:
+        key_frame_share: See :class:`RaySource`.
+    """
+
+    def draw(self, results: Dict[str, Any], num_rays: int, rng: np.random.Generator) -> PixelDraw:
+        """See :meth:`RaySource.draw`; pixels are integers, that is pixel centres."""
+        frames, cameras = results['ray_frames'], results['camera_names']
+        images = [image_of(frame['info'], camera) for frame in frames for camera in cameras]
+        widths = np.array([image['width'] for image in images], dtype=np.int64)
+        heights = np.array([image['height'] for image in images], dtype=np.int64)
+        counts = (widths * heights).reshape(len(frames), len(cameras))
+        groups, indices = self._choose(results, counts, num_rays, rng)
+        rows, columns = np.divmod(indices, widths[groups])
+        pixels = np.stack([columns, rows], axis=1).astype(np.float64)
+        return PixelDraw(groups // len(cameras), groups % len(cameras), pixels,
+                         np.full(len(groups), np.nan))
+
+
+def read_lidar(info: Dict[str, Any]) -> np.ndarray:
+    """Points of a frame's LiDAR file, (P, 3) float64, metres, LiDAR frame.
+
+    Raises:
+        ValueError: the frame has no LiDAR, or the file's size does not fit its number of values.
+        FileNotFoundError: no such file.
+    """
+    lidar = info.get('lidar_points')
+    if not lidar or not lidar.get('lidar_path'):
+        raise ValueError(f'frame {info.get("token")} has no LiDAR; use CameraPixelSource')
+    path = Path(lidar['lidar_path'])
+    if not path.is_file():
+        raise FileNotFoundError(f'LiDAR file {path} of frame {info.get("token")} does not exist')
+    values, width = np.fromfile(path, dtype=np.float32), int(lidar['num_pts_feats'])
+    if len(values) % width:
+        raise ValueError(f'LiDAR file {path} has {len(values)} float32 values, expected a multiple '
+                         f'of num_pts_feats = {width}')
+    return values.reshape(-1, width)[:, :3].astype(np.float64)

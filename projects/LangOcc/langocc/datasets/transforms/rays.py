@@ -1,0 +1,163 @@
+"""Rays with their targets for one sample.
+
+Legend: R rays, E embedding, N cameras.
+"""
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TASK_UTILS, TRANSFORMS
+from torch import Tensor
+
+from ...teachers.base import Teacher, image_of
+from ...teachers.sampling import LRUCache, sample_map
+from ..ray_sources import PixelDraw, RaySource, draw_to_rays
+from .loading import read_image
+
+TARGETS = ('lang_feats', 'rgb', 'distances', 'classes', 'sky')
+
+
+@TRANSFORMS.register_module()
+class PrepareRays(BaseTransform):
+    """Draw rays from the frames of a sample and look up what they should render.
+
+    Reads ``ray_frames``, ``camera_names``, ``key_ego2global``, ``token`` and, if it is there,
+    ``bev_aug_matrix``; adds ``rays``, a RayBundle in the augmented key ego frame. Only files of
+    images with drawn rays are opened. A sample without any ray gives an empty bundle.
+
+    Random numbers come from numpy's global generator, which mmengine seeds per worker.
+
+    Targets:
+        lang_feats: (R, E) float32, L2-normalised; the teacher's features.
+        rgb: (R, 3) float32 in [0, 1]; the original image's colour at the pixel.
+        distances: (R,) float32 metres along the ray, nan = unknown.
+        classes: (R,) long, index in the teacher's classes, -1 = unknown.
+        sky: (R,) bool, whether the teacher's class is one of its sky classes.
+
+    Args:
+        source: Config of a :class:`RaySource`, or one.
+        teacher: Config of a :class:`Teacher`, or one; None for targets that need none.
+        num_rays: R at most.
+        targets: Which of the targets.
+        mask_dynamic: Drop rays of frames other than the key frame at which the teacher's class is
+            one of its dynamic classes: what moves is elsewhere by then.
+        parity_half_pixel: Read colours half a pixel off as published (see :func:`sample_map`); the
+            teacher has its own switch.
+        image_cache_size: Decoded images kept in memory for 'rgb' (4.3 MB each at 1600 x 900).
+
+    Raises:
+        ValueError: an unknown target, or one that needs a teacher or its classes and has none.
+    """
+
+    def __init__(self,
+                 source: Union[RaySource, dict],
+                 teacher: Union[Teacher, dict, None] = None,
+                 num_rays: int = 8192,
+                 targets: Sequence[str] = ('lang_feats', ),
+                 mask_dynamic: bool = False,
+                 parity_half_pixel: bool = False,
+                 image_cache_size: int = 0) -> None:
+        self.source = TASK_UTILS.build(source) if isinstance(source, dict) else source
+        self.teacher = TASK_UTILS.build(teacher) if isinstance(teacher, dict) else teacher
+        self.num_rays = num_rays
+        self.targets = tuple(targets)
+        self.mask_dynamic = mask_dynamic
+        self.parity_half_pixel = parity_half_pixel
+        self._images = LRUCache(image_cache_size)
+        self._check()
+
+    def _check(self) -> None:
+        unknown = [name for name in self.targets if name not in TARGETS]
+        if unknown:
+            raise ValueError(f'PrepareRays: unknown targets {unknown}; known: {list(TARGETS)}')
+        if self.num_rays < 1:
+            raise ValueError(f'PrepareRays: num_rays is {self.num_rays}, expected at least 1')
+        wants_classes = [name for name in ('classes', 'sky') if name in self.targets]
+        wants_classes += ['mask_dynamic'] if self.mask_dynamic else []
+        wants = wants_classes + ['lang_feats'] * ('lang_feats' in self.targets)
+        if wants and self.teacher is None:
+            raise ValueError(f'PrepareRays: {wants} need a teacher, none is set')
+        if wants_classes and self.teacher.class_names is None:
+            raise ValueError(f'PrepareRays: {wants_classes} need a teacher with classes; '
+                             f'{type(self.teacher).__name__} has none')
+        if self.mask_dynamic and not self.teacher.dynamic_classes:
+            raise ValueError('PrepareRays: mask_dynamic needs dynamic_classes in the teacher')
+        if 'sky' in self.targets and not self.teacher.sky_classes:
+            raise ValueError("PrepareRays: target 'sky' needs sky_classes in the teacher")
+
+    def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
+        """Add ``rays`` to ``results``."""
+        rng = np.random.default_rng(np.random.randint(2**31))
+        draw = self.source.draw(results, self.num_rays, rng)
+        classes = self._classes(results, draw)
+        if self.mask_dynamic:
+            keep = self._static_or_key(results, draw, classes)
+            draw, classes = draw[keep.numpy()], classes[keep]
+        rays = draw_to_rays(results, draw)
+        distances = rays.targets.pop('distances')
+        if 'lang_feats' in self.targets:
+            rays.targets['lang_feats'] = self._features(results, draw)
+        if 'rgb' in self.targets:
+            rays.targets['rgb'] = self._colours(results, draw)
+        if 'distances' in self.targets:
+            rays.targets['distances'] = distances
+        if 'classes' in self.targets:
+            rays.targets['classes'] = classes
+        if 'sky' in self.targets:
+            rays.targets['sky'] = self.teacher.is_sky(classes)
+        results['rays'] = rays
+        return results
+
+    def _static_or_key(self, results: Dict[str, Any], draw: PixelDraw, classes: Tensor) -> Tensor:
+        is_key = torch.tensor([frame['info']['token'] == results['token']
+                               for frame in results['ray_frames']], dtype=torch.bool)
+        return is_key[torch.from_numpy(draw.frames)] | ~self.teacher.is_dynamic(classes)
+
+    def _classes(self, results: Dict[str, Any], draw: PixelDraw) -> Optional[Tensor]:
+        """(R,) long teacher classes, or None where nobody asks for them."""
+        if not (self.mask_dynamic or {'classes', 'sky'} & set(self.targets)):
+            return None
+        out = torch.full((len(draw), ), -1, dtype=torch.long)
+        for index, info, camera in _images(results, draw):
+            out[index] = self.teacher.classes(info, camera, torch.from_numpy(draw.pixels[index]))
+        return out
+
+    def _features(self, results: Dict[str, Any], draw: PixelDraw) -> Tensor:
+        """(R, E) teacher features."""
+        out = torch.empty(len(draw), self.teacher.embed_dims)
+        for index, info, camera in _images(results, draw):
+            out[index] = self.teacher.features(info, camera, torch.from_numpy(draw.pixels[index]))
+        return out
+
+    def _colours(self, results: Dict[str, Any], draw: PixelDraw) -> Tensor:
+        """(R, 3) colours of original images."""
+        out = torch.empty(len(draw), 3)
+        for index, info, camera in _images(results, draw):
+            record = image_of(info, camera)
+            path, size = record['img_path'], (record['width'], record['height'])
+            image = self._images.get(path, lambda: np.asarray(read_image(path)))
+            if image.shape[:2] != size[::-1]:
+                raise ValueError(f'image {path} has {image.shape[1]} x {image.shape[0]} pixels, '
+                                 f'its info says {size[0]} x {size[1]}')
+            colours = sample_map(image.transpose(2, 0, 1), draw.pixels[index], size,
+                                 self.parity_half_pixel)
+            out[index] = torch.from_numpy(colours) / 255
+        return out
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(source={type(self.source).__name__}, '
+                f'teacher={type(self.teacher).__name__}, num_rays={self.num_rays}, '
+                f'targets={self.targets}, mask_dynamic={self.mask_dynamic})')
+
+
+def _images(results: Dict[str, Any], draw: PixelDraw
+            ) -> Iterator[Tuple[np.ndarray, Dict[str, Any], str]]:
+    """(indices of its rays, info, camera) of every image that has rays."""
+    cameras = results['camera_names']
+    groups = draw.frames * len(cameras) + draw.cameras
+    order = np.argsort(groups, kind='stable')
+    used, starts = np.unique(groups[order], return_index=True)
+    for group, index in zip(used, np.split(order, starts[1:])):
+        info = results['ray_frames'][group // len(cameras)]['info']
+        yield index, info, cameras[group % len(cameras)]

@@ -1,0 +1,114 @@
+"""Any dense 2D feature map from files as a teacher.
+
+Legend: P pixels, E embedding, C classes, (h, w) size of the map.
+"""
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Union
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmdet3d.registry import TASK_UTILS
+from torch import Tensor
+
+from .base import Teacher, image_of
+from .sampling import LRUCache, sample_map
+from .text import PathLike, TextEncoder
+
+
+@TASK_UTILS.register_module()
+class FeatureMapTeacher(Teacher):
+    """Teacher from stored maps (E, h, w), one file an image, covering the whole image.
+
+    Files: ``{root}/{sample_data_token}.npy`` (memory-mapped: only the cells around the asked pixels
+    are read) or ``.npz`` with one array, or with ``key``.
+
+    Args:
+        root: Folder of the files.
+        embed_dims: E.
+        key: Name of the array in ``.npz`` files; None takes the only one.
+        text_encoder: A :class:`TextEncoder` or its config; with ``class_names`` it gives classes.
+        class_names: Prompts among which ``classes`` takes the nearest to the feature.
+        dynamic_classes, sky_classes: See :class:`Teacher`.
+        parity_half_pixel: See :func:`sample_map`.
+        cache_size: Maps kept in memory (or open).
+    """
+
+    def __init__(self,
+                 root: PathLike,
+                 embed_dims: int = 512,
+                 key: Optional[str] = None,
+                 text_encoder: Union[TextEncoder, dict, None] = None,
+                 class_names: Optional[Sequence[str]] = None,
+                 dynamic_classes: Sequence[str] = (),
+                 sky_classes: Sequence[str] = (),
+                 parity_half_pixel: bool = False,
+                 cache_size: int = 8) -> None:
+        super().__init__(class_names, dynamic_classes, sky_classes)
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f'teacher features: no folder {self.root}')
+        self._embed_dims = embed_dims
+        self.key = key
+        self.parity_half_pixel = parity_half_pixel
+        self.text_embeds: Optional[Tensor] = None
+        if (text_encoder is None) != (class_names is None):
+            raise ValueError('FeatureMapTeacher: text_encoder and class_names only go together')
+        if text_encoder is not None:
+            if isinstance(text_encoder, dict):
+                text_encoder = TASK_UTILS.build(text_encoder)
+            if text_encoder.embed_dims != embed_dims:
+                raise ValueError(f'text embeddings have {text_encoder.embed_dims} values, the '
+                                 f'feature maps {embed_dims}')
+            self.text_embeds = text_encoder.encode(self.class_names)
+        self._cache = LRUCache(cache_size)
+
+    @property
+    def embed_dims(self) -> int:
+        """E of the maps."""
+        return self._embed_dims
+
+    def features(self, info: Dict[str, Any], camera: str, pixels: Tensor) -> Tensor:
+        """See :meth:`Teacher.features`."""
+        image = image_of(info, camera)
+        token = image['sample_data_token']
+        stored = self._cache.get(token, lambda: self._load(token))
+        values = sample_map(stored, np.asarray(pixels), (image['width'], image['height']),
+                            self.parity_half_pixel)
+        return F.normalize(torch.from_numpy(values), dim=1)
+
+    def classes(self, info: Dict[str, Any], camera: str, pixels: Tensor) -> Optional[Tensor]:
+        """Nearest prompt at pixels, (P,) long; -1 where the feature is zero; None without text."""
+        if self.text_embeds is None:
+            return None
+        feats = self.features(info, camera, pixels)
+        index = (feats @ self.text_embeds.T).argmax(dim=1)
+        return torch.where((feats != 0).any(dim=1), index, torch.full_like(index, -1))
+
+    def _load(self, token: str) -> np.ndarray:
+        paths = [self.root / f'{token}{suffix}' for suffix in ('.npy', '.npz')]
+        path = next((p for p in paths if p.is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f'teacher features: neither of '
+                                    f'{[str(p) for p in paths]} exists')
+        try:
+            values = self._read(path)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f'cannot read teacher features {path}: {error}') from error
+        if values.ndim != 3 or values.shape[0] != self.embed_dims or 0 in values.shape:
+            raise ValueError(f'{path}: feature map has shape {values.shape}, expected '
+                             f'({self.embed_dims}, h, w)')
+        return values
+
+    def _read(self, path: Path) -> np.ndarray:
+        if path.suffix == '.npy':
+            return np.load(path, mmap_mode='r', allow_pickle=False)
+        with np.load(path, allow_pickle=False) as archive:
+            key = self.key
+            if key is None and len(archive.files) == 1:
+                key = archive.files[0]
+            if key not in archive.files:
+                raise ValueError(f'no array {key!r} among {archive.files}; set key')
+            return archive[key]
