@@ -1,0 +1,8 @@
+"""Python interface: load a model, predict, ask it for words."""
+from .inferencer import OccInferencer
+from .init_model import build_dataset, init_model
+from .query import QueryResult, save_query
+from .retrieval import score_retrieval
+
+__all__ = ['OccInferencer', 'QueryResult', 'build_dataset', 'init_model', 'save_query',
+           'score_retrieval']

@@ -1,0 +1,103 @@
+"""An inferencer in mmengine's style: samples in, occupancy and answers to words out."""
+from typing import Any, List, Optional, Sequence, Tuple, Union
+
+import torch
+from mmdet3d.registry import INFERENCERS, TASK_UTILS
+from mmengine.config import Config
+from mmengine.infer import BaseInferencer
+
+from ..models.voxel_field import VoxelField
+from .init_model import build_dataset, init_model
+from .query import QueryResult, query_field, save_query
+
+
+@INFERENCERS.register_module()
+class OccInferencer(BaseInferencer):
+    """Predicts samples of the config's test data set and answers text queries.
+
+    >>> inferencer = OccInferencer('configs/x.py', 'work_dirs/x/epoch_1.pth')
+    >>> inferencer([0], words=['car', 'person'], out_dir='queries')['predictions'][0].similarity
+
+    Args:
+        model: config file or config.
+        weights: checkpoint.
+        device: None takes a GPU where there is one.
+        show_progress: progress bar.
+    """
+    preprocess_kwargs: set = set()
+    forward_kwargs = {'words'}
+    visualize_kwargs = {'out_dir'}
+    postprocess_kwargs: set = set()
+
+    def __init__(self, model: Union[str, Config], weights: Optional[str] = None,
+                 device: Optional[str] = None, show_progress: bool = False):
+        super().__init__(model, weights, device, scope='mmdet3d', show_progress=show_progress)
+
+    def _init_model(self, cfg: Config, weights: Optional[str], device: str):
+        return init_model(cfg, weights, device)
+
+    def _init_pipeline(self, cfg: Config):
+        self.dataset = build_dataset(cfg)
+        encoder = cfg.get('text_encoder')
+        self.text_encoder = None if encoder is None else TASK_UTILS.build(encoder)
+        tokens = [self.dataset.get_data_info(i)['token'] for i in range(len(self.dataset))]
+        self._index_of = {token: index for index, token in enumerate(tokens)}
+        return self._load
+
+    def _init_visualizer(self, cfg: Config) -> None:
+        return None  # pictures are drawn by langocc.visualization
+
+    def _load(self, sample: Union[int, str]) -> dict:
+        index = self._index_of.get(sample, sample)
+        if not isinstance(index, int) or not -len(self.dataset) <= index < len(self.dataset):
+            raise KeyError(f'sample {sample!r} is not in {self.dataset.ann_file}: give a sample '
+                           f'token or an index below {len(self.dataset)}')
+        index %= len(self.dataset)
+        return dict(self.dataset[index], info=self.dataset.get_data_info(index))
+
+    @torch.no_grad()
+    def forward(self, inputs: dict, words: Sequence[str] = ()) -> List[QueryResult]:
+        """Fields of a batch and their answers to ``words`` (none: occupancy and classes only)."""
+        field, infos = self._field(inputs)
+        text = self.embed(words)
+        head = self.model.occ_head
+        cameras = infos[0]['camera_names'] if words else ()
+        results = []
+        for index, info in enumerate(infos):
+            item = VoxelField(field.feats[index:index + 1], field.densities[index:index + 1],
+                              field.grid)
+            results.append(query_field(head, item, text, words, info, cameras))
+        return results
+
+    def _field(self, inputs: dict) -> Tuple[VoxelField, List[dict]]:
+        inputs = dict(inputs)
+        infos = inputs.pop('info')
+        batch = self.model.data_preprocessor(inputs, False)['inputs']
+        return self.model.extract_field(batch), infos
+
+    @torch.no_grad()
+    def field(self, sample: Union[int, str]) -> Tuple[VoxelField, dict]:
+        """The voxel field of one sample, as a batch of one, and the sample's info."""
+        field, infos = self._field(self.collate_fn([self._load(sample)]))
+        return field, infos[0]
+
+    def embed(self, words: Sequence[str]) -> torch.Tensor:
+        """(K, E) text embeddings; an unknown word lists the nearest known ones."""
+        if self.text_encoder is None:
+            if words:
+                raise ValueError('text queries need text_encoder = dict(...) in the config')
+            return torch.zeros(0, 1)
+        return self.text_encoder.encode(list(words)) if words else torch.zeros(
+            0, self.text_encoder.embed_dims)
+
+    def visualize(self, inputs: list, preds: List[QueryResult], out_dir: Optional[str] = None
+                  ) -> List[Any]:
+        """Write .npz, .ply and pictures to ``out_dir``; returns the files of each sample."""
+        if out_dir is None:
+            return []
+        return [save_query(result, out_dir) for result in preds]
+
+    def postprocess(self, preds: List[QueryResult], visualization: List[Any],
+                    return_datasample: bool = False) -> dict:
+        """``predictions``: QueryResults; ``visualization``: files written, a list a sample."""
+        return dict(predictions=preds, visualization=visualization)

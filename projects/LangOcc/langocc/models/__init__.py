@@ -1,0 +1,10 @@
+"""Models: detector, backbones, necks, view transformers, decoders, head, losses, renderer."""
+from . import backbones, decoders, heads, losses, necks, view_transforms
+from .constant_occupancy import ConstantOccupancy
+from .data_preprocessor import OccDataPreprocessor
+from .langocc import LangOcc
+from .renderer import RenderedRays, VolumeRenderer
+from .voxel_field import VoxelField
+
+__all__ = ['ConstantOccupancy', 'LangOcc', 'OccDataPreprocessor', 'RenderedRays', 'VolumeRenderer',
+           'VoxelField']

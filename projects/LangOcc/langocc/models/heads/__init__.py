@@ -1,0 +1,4 @@
+"""Heads on a voxel volume."""
+from .langocc_head import LangOccHead
+
+__all__ = ['LangOccHead']

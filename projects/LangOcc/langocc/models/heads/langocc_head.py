@@ -1,0 +1,221 @@
+"""LangOccHead: voxel features -> density, language and further decoders -> losses, predictions.
+
+The head needs a voxel volume, its grid and rays; nothing else of a detector. Any model with a
+volume (B, C, Z, Y, X) can carry it.
+
+Legend: B batch, C channels, E embedding, K prompts, V voxels, U chosen voxels, R rays.
+"""
+from typing import Dict, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule, build_upsample_layer
+from mmdet3d.registry import MODELS, TASK_UTILS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from voxelrender import RayBundle, VoxelGrid
+
+from ...structures import OccData
+from ...teachers import Reducer, Vocabulary
+from ..renderer import RenderedRays
+from ..voxel_field import VoxelField
+
+FREE = 17  # Occ3D's label of free space
+
+
+@MODELS.register_module()
+class LangOccHead(BaseModule):
+    """Density, language and further per-voxel decoders, trained by rendering (LangOcc, sec. 3).
+
+    Args:
+        in_channels: channels of the voxel volume.
+        grid: ``dict(point_cloud_range=..., voxel_size=...)`` of the predicted field.
+        feat_channels: channels after the final convolution (paper: 256).
+        upsample: an mmcv upsampling layer after the final convolution, for volumes coarser than
+            ``grid``: ``dict(type='deconv3d', out_channels=16, kernel_size=2, stride=2)`` halves the
+            voxel size. None where the volume is on ``grid`` already, as in the paper.
+        density_decoder: config of the density decoder.
+        decoders: output name -> config of a decoder. 'lang' (LanguageDecoder), 'rgb' (RGBDecoder),
+            'semantic' (SemanticDecoder).
+        renderer: config of the renderer.
+        losses: name -> config of a loss on rendered rays or on the field; the name becomes
+            ``loss_<name>``.
+        vocabulary: config of the :class:`Vocabulary` that names occupied voxels in prediction;
+            None predicts the decoder 'semantic' or, without one, class 0 (geometry only).
+        reducer: file of a fitted reducer (``tools/fit_reducer.py``), or ``dict(dims=(E, D))`` to
+            take the frozen matrix from a checkpoint; None for the full model.
+        density_threshold: voxels of lower density (1/m) are free (paper: 0.1).
+        with_cp: recompute the final convolution in the backward pass.
+        init_cfg: see mmengine.
+    """
+
+    def __init__(self, in_channels: int, grid: dict, density_decoder: dict, decoders: dict,
+                 renderer: dict, losses: dict, feat_channels: int = 256,
+                 upsample: Optional[dict] = None, vocabulary: Optional[dict] = None,
+                 reducer=None, density_threshold: float = 0.1, with_cp: bool = False,
+                 init_cfg: Optional[dict] = None):
+        super().__init__(init_cfg)
+        self.grid = VoxelGrid(**grid)
+        self.final_conv = ConvModule(in_channels, feat_channels, 3, padding=1,
+                                     conv_cfg=dict(type='Conv3d'))
+        self.upsample = None
+        if upsample is not None:
+            self.upsample = build_upsample_layer(dict(upsample, in_channels=feat_channels))
+            feat_channels = upsample.get('out_channels', feat_channels)
+        self.density_decoder = MODELS.build(dict(density_decoder, in_channels=feat_channels))
+        # language_decoder, rgb_decoder, ...: the published parameter names.
+        self.decoder_names = {name: _attribute(name) for name in decoders}
+        for name, config in decoders.items():
+            self.add_module(_attribute(name), MODELS.build(dict(config, in_channels=feat_channels)))
+        self.renderer = MODELS.build(renderer)
+        self.losses = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in losses.items()})
+        self.reducer = None if reducer is None else Reducer.from_config(reducer)
+        self.density_threshold = density_threshold
+        self.with_cp = with_cp
+        self.vocabulary = None
+        if vocabulary is not None:
+            self.set_vocabulary(TASK_UTILS.build(vocabulary))
+        self._check_losses()
+
+    def _check_losses(self) -> None:
+        for name, loss in self.losses.items():
+            if loss.output is not None and loss.output not in self.decoder_names:
+                raise ValueError(f"loss '{name}' ({type(loss).__name__}) renders the output "
+                                 f"'{loss.output}', but decoders has {sorted(self.decoder_names)}")
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Classify occupied voxels with ``vocabulary`` from now on."""
+        decoder = getattr(self, 'language_decoder', None)
+        if decoder is None:
+            raise ValueError("a vocabulary needs the decoder 'lang' "
+                             f'(decoders: {sorted(self.decoder_names)})')
+        text = self.reduce(vocabulary.text_embeds)
+        if text.shape[1] != decoder.out_channels:
+            raise ValueError(f'text embeddings have {text.shape[1]} dimensions, the language '
+                             f'decoder {decoder.out_channels}')
+        self.vocabulary = vocabulary
+
+    def reduce(self, embeds: Tensor) -> Tensor:
+        """(..., E) teacher or text features -> the space the language decoder predicts in."""
+        return embeds if self.reducer is None else self.reducer.reduce(embeds)
+
+    # ------------------------------------------------------------------ field
+
+    def forward(self, voxel_feats: Tensor) -> VoxelField:
+        """Voxel volume (B, C, Z, Y, X) -> field. Language is not decoded here."""
+        if self.with_cp and voxel_feats.requires_grad:
+            feats = checkpoint(self.final_conv, voxel_feats, use_reentrant=False)
+        else:
+            feats = self.final_conv(voxel_feats)
+        feats = feats if self.upsample is None else self.upsample(feats)
+        if tuple(feats.shape[2:]) != tuple(self.grid.volume_shape):
+            raise ValueError(f'the head is on a grid of {self.grid.volume_shape} cells (Z, Y, X), '
+                             f'the volume {tuple(voxel_feats.shape[2:])} gives '
+                             f'{tuple(feats.shape[2:])}')
+        return VoxelField(feats, self.density_decoder.forward_volume(feats), self.grid)
+
+    def decoder(self, name: str) -> nn.Module:
+        """The decoder of output ``name``; KeyError lists what there is."""
+        if name not in self.decoder_names:
+            raise KeyError(f"no decoder '{name}', the head has {sorted(self.decoder_names)}")
+        return getattr(self, self.decoder_names[name])
+
+    def render(self, field: VoxelField, rays: List[RayBundle], outputs: Tuple[str, ...],
+               training: bool = False) -> RenderedRays:
+        """Render ``outputs`` of the field along one bundle of rays a batch item."""
+        decoders = {name: self.decoder(name) for name in outputs}
+        rendered = self.renderer(field, rays, decoders, training=training)
+        if 'rgb' in rendered.outputs:
+            rendered.outputs['rgb'] = self.decoder('rgb').shade(
+                rendered.outputs['rgb'], rendered.rays.directions, rendered.opacities)
+        return rendered
+
+    # ------------------------------------------------------------------ train
+
+    def loss(self, voxel_feats: Tensor, batch_data_samples: list) -> Dict[str, Tensor]:
+        """Losses of a batch whose data samples carry ``gt_rays``."""
+        return self.loss_by_field(self(voxel_feats), [s.gt_rays for s in batch_data_samples])
+
+    def loss_by_field(self, field: VoxelField, rays: List[RayBundle]) -> Dict[str, Tensor]:
+        """Losses of a field along ``rays``; every one finite and connected to all decoders."""
+        rays = [self._reduced_targets(bundle) for bundle in rays]
+        outputs = tuple(name for name in self.decoder_names
+                        if any(loss.output == name for loss in self.losses.values()))
+        rendered = self.render(field, rays, outputs, training=self.training)
+        losses = {f'loss_{name}': loss(rendered, field) for name, loss in self.losses.items()}
+        losses['opacity'] = _mean(rendered.opacities)  # logged, not part of the sum
+        return losses
+
+    def _reduced_targets(self, rays: RayBundle) -> RayBundle:
+        if self.reducer is None or 'lang_feats' not in rays.targets:
+            return rays
+        targets = dict(rays.targets, lang_feats=self.reduce(rays.targets['lang_feats']))
+        return RayBundle(rays.origins, rays.directions, rays.camera_ids, rays.frame_ids, targets)
+
+    # ---------------------------------------------------------------- predict
+
+    @torch.no_grad()
+    def predict(self, voxel_feats: Tensor, batch_data_samples: Optional[list] = None
+                ) -> List[OccData]:
+        """Occupancy of a batch: one ``OccData`` with ``semantics`` (X, Y, Z) uint8, 17 = free."""
+        return self.predict_by_field(self(voxel_feats))
+
+    @torch.no_grad()
+    def predict_by_field(self, field: VoxelField) -> List[OccData]:
+        """As :meth:`predict`, from a field. Language is decoded at occupied voxels only."""
+        predictions = []
+        for index in range(len(field)):
+            ids = field.occupied(index, self.density_threshold)
+            semantics = torch.full((field.grid.num_voxels,), FREE, dtype=torch.uint8,
+                                   device=field.feats.device)
+            semantics[ids] = self._classify(field, index, ids)
+            volume = semantics.view(*field.grid.volume_shape).permute(2, 1, 0)
+            predictions.append(OccData(semantics=volume.contiguous()))
+        return predictions
+
+    def _classify(self, field: VoxelField, index: int, ids: Tensor) -> Tensor:
+        if self.vocabulary is not None:
+            return self.vocabulary.classify(
+                self.language(field, index, ids),
+                text_embeds=self.reduce(self.vocabulary.text_embeds.to(ids.device)))
+        if 'semantic' in self.decoder_names:
+            logits = self.decoder('semantic')(field.gather(index, ids))
+            return logits.argmax(-1).to(torch.uint8)
+        return torch.zeros(len(ids), dtype=torch.uint8, device=ids.device)
+
+    def language(self, field: VoxelField, index: int, voxel_ids: Tensor) -> Tensor:
+        """Unit language features (U, E) of chosen voxels of batch item ``index``."""
+        return self.decoder('lang')(field.gather(index, voxel_ids))
+
+    @torch.no_grad()
+    def query(self, field: VoxelField, index: int, voxel_ids: Tensor, text_embeds: Tensor
+              ) -> Tensor:
+        """Cosine similarity (U, K) of chosen voxels to text embeddings (K, E)."""
+        text = F.normalize(self.reduce(text_embeds.to(voxel_ids.device)), dim=-1)
+        return self.language(field, index, voxel_ids) @ text.t()
+
+    def sample_language(self, field: VoxelField, index: int, points: Tensor,
+                        chunk: int = 65536) -> Tensor:
+        """Unit language features (P, E) at ``points`` (P, 3) in metres, trilinear between voxels.
+
+        Interpolates decoded unit features and normalises the result (protocols.md, retrieval);
+        points outside the grid give zeros.
+        """
+        parts = []
+        for part in points.split(chunk):
+            voxel_ids, coefficients = field.grid.corners(part)
+            ids, inverse = torch.unique(voxel_ids, return_inverse=True)
+            feats = self.language(field, index, ids)
+            parts.append((feats[inverse] * coefficients[..., None]).sum(1))
+        return F.normalize(torch.cat(parts), dim=-1, eps=1e-12)
+
+
+def _attribute(name: str) -> str:
+    """Attribute of a decoder: the published names say 'language'."""
+    return {'lang': 'language_decoder'}.get(name, f'{name}_decoder')
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.detach().sum() / max(values.numel(), 1)

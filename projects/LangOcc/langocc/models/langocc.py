@@ -1,0 +1,171 @@
+"""LangOcc: surround cameras -> voxel field of density and language (arXiv 2407.17310).
+
+Legend: B batch, F frames, N cameras, C channels.
+"""
+from typing import Dict, Optional, Tuple
+
+import torch
+from mmdet3d.models.detectors import Base3DDetector
+from mmdet3d.registry import MODELS
+from mmdet3d.utils import OptConfigType
+from torch import Tensor
+
+from ..structures import CameraRig
+from .backbones import extract_stride4
+from .view_transforms import StereoReference
+from .voxel_field import VoxelField
+
+# Where the head owns what the published model owns itself. The one difference in parameter names.
+PUBLISHED_PREFIXES = {
+    'occ_head.final_conv': 'final_conv',
+    'occ_head.density_decoder': 'density_decoder',
+    'occ_head.language_decoder': 'language_decoder',
+}
+
+
+def published_name(name: str) -> str:
+    """Name in the published checkpoint of our parameter or buffer ``name``."""
+    for ours, theirs in PUBLISHED_PREFIXES.items():
+        if name.startswith(f'{ours}.'):
+            return theirs + name[len(ours):]
+    return name
+
+
+@MODELS.register_module()
+class LangOcc(Base3DDetector):
+    """Lift-splat detector with a rendering head.
+
+    Frames of a sample come newest first: the key frame, ``num_adj`` earlier frames that are lifted
+    too, and with ``stereo`` one more that serves as stereo reference of the oldest lifted frame.
+    Every volume is in the key ego frame. Gradients flow through the key frame only (the paper).
+
+    Args:
+        img_backbone: image backbone; its first output must be at stride 4 when ``stereo``.
+        img_neck: neck on its remaining outputs.
+        img_view_transformer: lifts image features to a volume.
+        pre_process: 3D network applied to each frame's volume (None: none).
+        img_bev_encoder_backbone, img_bev_encoder_neck: 3D encoder on the concatenated volumes.
+        occ_head: the head.
+        num_adj: earlier frames that are lifted (paper: 1).
+        stereo: whether the view transformer takes a stereo reference.
+        data_preprocessor, init_cfg: see mmengine.
+    """
+
+    def __init__(self, img_backbone: dict, img_neck: dict, img_view_transformer: dict,
+                 img_bev_encoder_backbone: dict, img_bev_encoder_neck: dict, occ_head: dict,
+                 pre_process: Optional[dict] = None, num_adj: int = 1, stereo: bool = True,
+                 data_preprocessor: OptConfigType = None, init_cfg: OptConfigType = None):
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.img_backbone = MODELS.build(img_backbone)
+        self.img_neck = MODELS.build(img_neck)
+        self.img_view_transformer = MODELS.build(img_view_transformer)
+        self.pre_process_net = None if pre_process is None else MODELS.build(pre_process)
+        self.img_bev_encoder_backbone = MODELS.build(img_bev_encoder_backbone)
+        self.img_bev_encoder_neck = MODELS.build(img_bev_encoder_neck)
+        self.occ_head = MODELS.build(occ_head)
+        self.num_adj = num_adj
+        self.stereo = stereo
+        check_grid = getattr(self.img_bev_encoder_backbone, 'check_grid', None)
+        if check_grid is not None:  # at once, rather than in the first forward pass
+            check_grid(self.img_view_transformer.grid.volume_shape)
+
+    # --------------------------------------------------------------- features
+
+    def extract_feat(self, batch_inputs_dict: dict, batch_data_samples: Optional[list] = None
+                     ) -> Tensor:
+        """Voxel features (B, C, Z, Y, X) of a batch, key ego frame."""
+        return self.extract_volume(batch_inputs_dict)[0]
+
+    def extract_volume(self, batch_inputs_dict: dict) -> Tuple[Tensor, Tensor]:
+        """Voxel features (B, C, Z, Y, X) and key-frame depth probabilities (B, N, D, h, w)."""
+        imgs, rig = batch_inputs_dict['imgs'], batch_inputs_dict['rig']
+        bev_aug = batch_inputs_dict['bev_aug_matrix']
+        self._check_frames(imgs)
+        reference = None
+        if self.stereo:
+            with torch.no_grad():
+                reference = self._stride4(imgs[:, self.num_adj + 1])
+        volumes, depth = [], None
+        for index in range(self.num_adj, -1, -1):  # oldest first: each refers to the one before
+            with torch.set_grad_enabled(torch.is_grad_enabled() and index == 0):
+                volume, depth, reference = self._lift(imgs, rig, bev_aug, index, reference)
+            volumes.append(volume)
+        volume = torch.cat(volumes, dim=1)  # published order: [t-1, t]
+        return self._encode(volume), depth
+
+    def _check_frames(self, imgs: Tensor) -> None:
+        expected = 1 + self.num_adj + int(self.stereo)
+        if imgs.ndim != 6 or imgs.shape[1] != expected:
+            raise ValueError(
+                f'imgs must be (B, F, N, 3, H, W) with F = {expected} (key, {self.num_adj} '
+                f'adjacent, {int(self.stereo)} stereo reference), got {tuple(imgs.shape)}: '
+                'multi_adj_frame_id_cfg and stereo of the data set must fit num_adj and stereo of '
+                'the model')
+
+    def _stride4(self, imgs: Tensor) -> Tensor:
+        feats = extract_stride4(self.img_backbone, imgs.flatten(0, 1))
+        return feats.unflatten(0, imgs.shape[:2])
+
+    def _lift(self, imgs: Tensor, rig: CameraRig, bev_aug: Tensor, index: int,
+              reference: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        """Volume, depth and stride-4 features of frame ``index``."""
+        batch_shape = imgs.shape[:1] + imgs.shape[2:3]
+        outputs = self.img_backbone(imgs[:, index].flatten(0, 1))
+        stereo = stride4 = None
+        if self.stereo:
+            stride4 = outputs[0].unflatten(0, batch_shape)
+            outputs = outputs[1:]
+            stereo = StereoReference(prev_feats=reference, cur_feats=stride4,
+                                     prev_rig=rig.frame(index + 1))
+            stride4 = stride4.detach()
+        feats = self.img_neck(outputs)
+        feats = feats[0] if isinstance(feats, (list, tuple)) else feats
+        volume, depth = self.img_view_transformer(
+            feats.unflatten(0, batch_shape), rig.frame(index), bev_aug,
+            key_rig=rig.frame(0), stereo=stereo)
+        if self.pre_process_net is not None:
+            volume = self.pre_process_net(volume)[0]
+        return volume, depth, stride4
+
+    def _encode(self, volume: Tensor) -> Tensor:
+        feats = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(volume))
+        return feats[0] if isinstance(feats, (list, tuple)) else feats
+
+    def extract_field(self, batch_inputs_dict: dict) -> VoxelField:
+        """The voxel field of a batch: what text queries and renderings read."""
+        return self.occ_head(self.extract_feat(batch_inputs_dict))
+
+    # --------------------------------------------------------- mmdet3d's modes
+
+    def loss(self, batch_inputs_dict: dict, batch_data_samples: list, **kwargs
+             ) -> Dict[str, Tensor]:
+        """Losses of the head, and the view transformer's depth loss where it has a weight."""
+        voxel_feats, depth = self.extract_volume(batch_inputs_dict)
+        losses = self.occ_head.loss(voxel_feats, batch_data_samples)
+        if getattr(self.img_view_transformer, 'loss_depth_weight', 0) > 0:
+            losses['loss_lss_depth'] = self.img_view_transformer.get_depth_loss(
+                self._gt_depth(batch_data_samples, depth.device), depth)
+        return losses
+
+    @staticmethod
+    def _gt_depth(batch_data_samples: list, device: torch.device) -> Tensor:
+        missing = [sample.metainfo.get('token') for sample in batch_data_samples
+                   if 'gt_depth' not in sample]
+        if missing:
+            raise KeyError(f'the LSS depth loss needs gt_depth, missing in samples {missing}: add '
+                           'LoadPointsFromFile and PointToMultiViewDepth to the pipeline')
+        return torch.stack([sample.gt_depth for sample in batch_data_samples]).to(device)
+
+    def predict(self, batch_inputs_dict: dict, batch_data_samples: list, **kwargs) -> list:
+        """Data samples with ``pred_occ`` (OccData, semantics (X, Y, Z) uint8, 17 = free)."""
+        predictions = self.occ_head.predict(self.extract_feat(batch_inputs_dict),
+                                            batch_data_samples)
+        for sample, prediction in zip(batch_data_samples, predictions):
+            sample.pred_occ = prediction
+        return batch_data_samples
+
+    def _forward(self, batch_inputs_dict: dict, batch_data_samples: Optional[list] = None,
+                 **kwargs) -> Tuple[Tensor, ...]:
+        """Network outputs without post-processing: voxel features and densities."""
+        field = self.extract_field(batch_inputs_dict)
+        return field.feats, field.densities

@@ -1,0 +1,254 @@
+"""Losses on rendered rays.
+
+Every loss is called with ``(rendered, field)`` and returns one finite number, connected to the
+graph even where no ray carries its target. A mean over no ray is 0.
+
+Legend: R rays, S samples, E embedding.
+"""
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from mmdet3d.registry import MODELS
+from torch import Tensor, nn
+
+from ..renderer import RenderedRays
+from ..voxel_field import VoxelField
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``values`` (R,) over ``mask`` (R,); 0, still connected, where nothing is chosen."""
+    return torch.where(mask, values, torch.zeros_like(values)).sum() / mask.sum().clamp(min=1)
+
+
+def find_target(rendered: RenderedRays, name: str, loss: nn.Module) -> Optional[Tensor]:
+    """The rays' target ``name``; None where there are no rays; KeyError where it is missing."""
+    targets = rendered.rays.targets
+    if name in targets:
+        return targets[name]
+    if len(rendered) == 0:
+        return None
+    raise KeyError(f"{type(loss).__name__} needs the ray target '{name}', the rays carry "
+                   f'{sorted(targets)}: add it to targets of PrepareRays')
+
+
+class RayLoss(nn.Module):
+    """Base: a weight, and the output of the renderer that is read.
+
+    Args:
+        loss_weight: factor of the loss.
+    """
+    output: Optional[str] = None  # decoder whose rendered output is needed
+
+    def __init__(self, loss_weight: float = 1.):
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def nothing(self, rendered: RenderedRays) -> Tensor:
+        """A zero that is connected to everything rendered."""
+        zero = rendered.opacities.sum() * 0
+        return zero + sum(value.sum() for value in rendered.outputs.values()) * 0
+
+
+@MODELS.register_module()
+class RenderedFeatureLoss(RayLoss):
+    """Rendered language features against the teacher's.
+
+    Modes (paper, 'Rendering and loss' and its ablation):
+        weighted_mse: stop_gradient(2 * (1 - cos)) * squared distance, the paper's loss.
+        mse: squared distance.
+        cosine: 1 - cos.
+
+    A ray that meets nothing has no direction to compare: it adds 0 and stays in the denominator of
+    the mean, as published.
+
+    Args:
+        mode: see above.
+        ignore_sky: leave out rays whose target ``sky`` is true (camera-only rays): nothing inside
+            the grid should answer for the sky; :class:`SkyLoss` empties the air along them.
+        weigh_by_opacity: weigh each ray by its opacity, no gradient through it. Camera-only rays
+            also see what lies beyond the grid; a ray that passes most of the grid unhindered then
+            teaches the little it met only that much.
+    """
+    output = 'lang'
+
+    def __init__(self, mode: str = 'weighted_mse', ignore_sky: bool = True,
+                 weigh_by_opacity: bool = False, loss_weight: float = 1.):
+        super().__init__(loss_weight)
+        if mode not in ('weighted_mse', 'mse', 'cosine'):
+            raise ValueError(f"RenderedFeatureLoss mode 'weighted_mse', 'mse' or 'cosine', got "
+                             f"'{mode}'")
+        self.mode = mode
+        self.ignore_sky = ignore_sky
+        self.weigh_by_opacity = weigh_by_opacity
+
+    def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        target = find_target(rendered, 'lang_feats', self)
+        if target is None:
+            return self.nothing(rendered)
+        pred = rendered.outputs['lang']
+        if pred.shape != target.shape:
+            raise ValueError(f'rendered features {tuple(pred.shape)} and teacher features '
+                             f'{tuple(target.shape)} differ: embed_dims of the language decoder '
+                             'and of the teacher (or the reducer) must be one number')
+        values = self._per_ray(F.normalize(pred, dim=-1, eps=1e-12), target)
+        values = torch.where(rendered.opacities > 0, values, values * 0)
+        if self.weigh_by_opacity:
+            values = values * rendered.opacities.detach()
+        mask = torch.ones_like(rendered.opacities, dtype=torch.bool)
+        if self.ignore_sky and 'sky' in rendered.rays.targets:
+            mask = ~rendered.rays.targets['sky']
+        return self.loss_weight * masked_mean(values, mask)
+
+    def _per_ray(self, pred: Tensor, target: Tensor) -> Tensor:
+        cosine = F.cosine_similarity(pred, target, dim=-1, eps=1e-8)
+        if self.mode == 'cosine':
+            return 1 - cosine
+        squared = (pred - target).square().sum(-1)
+        if self.mode == 'mse':
+            return squared
+        return (2 * (1 - cosine)).detach() * squared
+
+
+@MODELS.register_module()
+class RenderedRGBLoss(RayLoss):
+    """L1 between rendered and true colour (target ``rgb``, [0, 1]); mean over rays, channels."""
+    output = 'rgb'
+
+    def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        target = find_target(rendered, 'rgb', self)
+        if target is None:
+            return self.nothing(rendered)
+        values = (rendered.outputs['rgb'] - target).abs().mean(-1)
+        return self.loss_weight * masked_mean(values, torch.ones_like(values, dtype=torch.bool))
+
+
+@MODELS.register_module()
+class RenderedSemanticLoss(RayLoss):
+    """Cross-entropy of rendered class logits against the target ``classes`` (-1: unknown)."""
+    output = 'semantic'
+
+    def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        target = find_target(rendered, 'classes', self)
+        if target is None:
+            return self.nothing(rendered)
+        logits = rendered.outputs['semantic']
+        if len(target) and int(target.max()) >= logits.shape[1]:
+            raise ValueError(f'ray class {int(target.max())} for a semantic decoder of '
+                             f'{logits.shape[1]} classes')
+        values = F.cross_entropy(logits, target, ignore_index=-1, reduction='none')
+        return self.loss_weight * masked_mean(values, target >= 0)
+
+
+@MODELS.register_module()
+class RenderedDepthLoss(RayLoss):
+    """Rays against measured distances (target ``distances``, metres along the ray, nan unknown).
+
+    Modes:
+        l1: |rendered - measured| distance / far, over rays that meet something.
+        log_l1: |log rendered - log measured|.
+        termination: negative log-likelihood that the ray ends within ``margin`` of the measured
+            distance, computed from densities read along the ray: the optical depth before the
+            surface (free space) minus log(1 - exp(-optical depth within the margin)). The
+            likelihood that LiDAR-supervised occupancy forecasting maximises; unlike a mean
+            distance it cannot be met by balancing density before and behind the surface.
+
+    Rays measured beyond ``far`` and points outside the grid give free space only ('termination') or
+    are left out (others).
+
+    Args:
+        mode: see above.
+        far: metres.
+        margin: half the thickness of the surface in metres ('termination').
+        num_samples: density reads in free space a ray, and a quarter as many within the margin.
+    """
+
+    def __init__(self, mode: str = 'l1', far: float = 40., margin: float = 0.3,
+                 num_samples: int = 64, loss_weight: float = 1.):
+        super().__init__(loss_weight)
+        if mode not in ('l1', 'log_l1', 'termination'):
+            raise ValueError("RenderedDepthLoss mode 'l1', 'log_l1' or 'termination', got "
+                             f"'{mode}'")
+        self.mode, self.far, self.margin, self.num_samples = mode, far, margin, num_samples
+
+    def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        target = find_target(rendered, 'distances', self)
+        if target is None:
+            return self.nothing(rendered)
+        known = torch.isfinite(target) & (target > 0)
+        target = torch.where(known, target, torch.ones_like(target))
+        if self.mode == 'termination':
+            return self.loss_weight * masked_mean(self._termination(rendered, field, target), known)
+        known = known & (target < self.far) & (rendered.opacities > 0)
+        distances = torch.where(known, rendered.distances, target)
+        if self.mode == 'l1':
+            values = (distances - target).abs() / self.far
+        else:
+            values = (distances.clamp(min=1e-3).log() - target.log()).abs()
+        return self.loss_weight * masked_mean(values, known)
+
+    def _termination(self, rendered: RenderedRays, field: VoxelField, target: Tensor) -> Tensor:
+        rays = rendered.rays
+        ends = (target - self.margin).clamp(min=0, max=self.far)
+        free = self._optical_depth(rendered, field, torch.zeros_like(ends), ends, self.num_samples)
+        surface = self._optical_depth(rendered, field, ends, target + self.margin,
+                                      max(self.num_samples // 4, 2))
+        hits = rays.origins + target[:, None] * rays.directions
+        inside = field.grid.contains(hits) & (target < self.far)
+        # Finite where the surface is still empty; its gradient meets the activation's own slope.
+        log_hit = torch.log(-torch.expm1(-(surface + 1e-8)))
+        return free - torch.where(inside, log_hit, torch.zeros_like(log_hit))
+
+    def _optical_depth(self, rendered: RenderedRays, field: VoxelField, starts: Tensor,
+                       ends: Tensor, num: int) -> Tensor:
+        """(R,) integral of density from ``starts`` to ``ends`` (R,) by stratified samples."""
+        steps = (torch.arange(num, device=starts.device) + torch.rand(
+            len(starts), num, device=starts.device)) / num
+        t = starts[:, None] + (ends - starts)[:, None] * steps
+        rays = rendered.rays
+        points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
+        sigmas = torch.cat([field.sample_densities(index, points[rendered.batch_ids == index])
+                            for index in range(len(field))])
+        return sigmas.mean(1) * (ends - starts)
+
+
+@MODELS.register_module()
+class SkyLoss(RayLoss):
+    """Free space along rays that see the sky: ``-log(1 - opacity)``, mean over those rays.
+
+    Camera-only pixels include the sky. Rendered features are normalised, so without this term the
+    thinnest haze of 'sky' voxels inside the grid explains them perfectly, and the air fills up. The
+    teacher says which pixels are sky (target ``sky``); such rays must pass the grid unhindered.
+    """
+
+    def __init__(self, loss_weight: float = 1., eps: float = 1e-3):
+        super().__init__(loss_weight)
+        self.eps = eps
+
+    def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        sky = find_target(rendered, 'sky', self)
+        if sky is None:
+            return self.nothing(rendered)
+        clear = (1 - rendered.opacities) * (1 - self.eps) + self.eps
+        return self.loss_weight * masked_mean(-clear.log(), sky)
+
+
+@MODELS.register_module()
+class DistortionLoss(RayLoss):
+    """Compactness of weights along a ray (mip-NeRF 360, eq. 15), distances divided by ``far``."""
+
+    def __init__(self, far: float = 40., loss_weight: float = 0.01):
+        super().__init__(loss_weight)
+        self.far = far
+
+    def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        weights = rendered.weights
+        mids = rendered.t_mids / self.far
+        lengths = (rendered.t_ends - rendered.t_starts) / self.far
+        # sum_ij w_i w_j |m_i - m_j| in O(S): mids are sorted along the ray.
+        before = weights.cumsum(-1) - weights
+        moment = (weights * mids).cumsum(-1) - weights * mids
+        spread = 2 * (weights * (mids * before - moment)).sum(-1)
+        own = (weights.square() * lengths).sum(-1) / 3
+        values = spread + own
+        return self.loss_weight * masked_mean(values, torch.ones_like(values, dtype=torch.bool))

@@ -1,0 +1,166 @@
+"""Averaging, schedule, checkpoints, initialisation, hooks: what the runner is given."""
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from torch import nn
+
+from langocc.engine import (
+    AutocastOptimWrapper, BackboneInit, RayCountHook, WarmupEMA, set_amp, set_auto_scale_lr,
+    set_resume
+)
+from voxelrender import RayBundle
+
+init_default_scope('mmdet3d')
+
+
+class WithBuffer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.register_buffer('running', torch.zeros(2))
+        self.register_buffer('count', torch.tensor(0))
+
+
+def test_ema_follows_the_published_decay_from_its_first_update():
+    model = WithBuffer()
+    ema = WarmupEMA(model)
+    expected = torch.zeros(3)
+    for step in range(1, 4):
+        model.weight.data.fill_(float(step))
+        model.running.fill_(float(step))
+        ema.update_parameters(model)
+        decay = 0.999 * (1 - math.exp(-(10560 + step) / 2000))
+        expected = decay * expected + (1 - decay) * step
+    assert torch.allclose(ema.module.weight, expected, rtol=1e-5)
+    assert torch.allclose(ema.module.running, expected[:2], rtol=1e-5)
+    assert not ema.module.weight.requires_grad
+
+
+def test_schedule_is_the_papers(repository):
+    cfg = Config.fromfile(repository / 'configs/_base_/schedules/adamw_18e.py')
+    model = nn.Linear(1, 1)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    epochs, per_epoch = 18, 250
+    schedulers = [PARAM_SCHEDULERS.build(dict(s, optimizer=wrapper)) for s in cfg.param_scheduler]
+    rates = []
+    for _ in range(epochs):
+        for iteration in range(per_epoch):
+            wrapper.optimizer.step()
+            rates.append(wrapper.get_lr()['lr'][0])
+            schedulers[0].step()
+        schedulers[1].step()
+    assert rates[0] == pytest.approx(1e-7) and rates[100] == pytest.approx(5e-5, rel=0.02)
+    last = [rates[(epoch + 1) * per_epoch - 1] for epoch in range(epochs)]
+    assert last[:8] == pytest.approx([1e-4] * 8)
+    assert last[8] == pytest.approx(9.8e-5, rel=2e-3) and last[9] == pytest.approx(9.2e-5, rel=2e-3)
+    assert last[17] == pytest.approx(3e-6, rel=0.02)
+    assert cfg.optim_wrapper.clip_grad.max_norm == 5
+    assert wrapper.param_groups[0]['weight_decay'] == 1e-2
+
+
+def test_mmengine_history_loads_with_weights_only(tmp_path):
+    buffer = HistoryBuffer([1., 2.], [1, 1])
+    torch.save(dict(message_hub=dict(log_scalars={'train/loss': buffer})), tmp_path / 'c.pth')
+    loaded = torch.load(tmp_path / 'c.pth', weights_only=True)
+    assert loaded['message_hub']['log_scalars']['train/loss'].mean(2) == 1.5
+
+
+class Trojan:
+    def __reduce__(self):
+        return (exec, ('raise SystemExit("executed")',))
+
+
+def test_a_malicious_checkpoint_is_refused(tmp_path):
+    from mmengine.runner import load_checkpoint
+    torch.save(dict(state_dict=Trojan()), tmp_path / 'bad.pth')
+    with pytest.raises(Exception, match='(?i)weights.only'):
+        load_checkpoint(WithBuffer(), str(tmp_path / 'bad.pth'))
+
+
+class Snooper:
+    def __reduce__(self):
+        return (getattr, (HistoryBuffer, '__init__'))
+
+
+def test_getattr_in_a_checkpoint_reaches_statistics_only(tmp_path):
+    torch.save(dict(x=Snooper()), tmp_path / 'bad.pth')
+    with pytest.raises(Exception, match='__init__'):
+        torch.load(tmp_path / 'bad.pth', weights_only=True)
+
+
+def test_backbone_weights_from_a_file_and_offline_message(tmp_path, monkeypatch):
+    source = nn.Linear(2, 2)
+    torch.save(source.state_dict(), tmp_path / 'w.pth')
+    target = nn.Linear(2, 2)
+    BackboneInit(checkpoint=str(tmp_path / 'w.pth'))(target)
+    assert torch.equal(source.weight, target.weight)
+    with pytest.raises(RuntimeError, match='missing.pth.*init_cfg=None'):
+        BackboneInit(checkpoint=str(tmp_path / 'missing.pth'))(target)
+
+    def offline(*args, **kwargs):
+        from urllib.error import URLError
+        raise URLError('no network')
+
+    monkeypatch.setattr('mmengine.runner.checkpoint.load_url', offline)
+    with pytest.raises(RuntimeError, match='torchvision://resnet50.*init_cfg.checkpoint='):
+        BackboneInit(checkpoint='torchvision://resnet50')(target)
+
+
+def batch(num_rays):
+    bundle = RayBundle.empty() if num_rays == 0 else RayBundle(
+        torch.zeros(num_rays, 3), torch.ones(num_rays, 3))
+
+    class Sample(dict):
+        gt_rays = bundle
+
+        def __contains__(self, key):
+            return key == 'gt_rays'
+    return dict(data_samples=[Sample()])
+
+
+def test_a_data_set_without_rays_is_an_error_but_a_sample_is_not():
+    hook, runner = RayCountHook(patience=3), SimpleNamespace()
+    for rays in (0, 0, 5):
+        hook.after_train_iter(runner, 0, batch(rays))
+    hook.after_train_epoch(runner)
+    hook = RayCountHook(patience=3)
+    hook.after_train_iter(runner, 0, batch(0))
+    hook.after_train_iter(runner, 1, batch(0))
+    with pytest.raises(RuntimeError, match='last 3 iterations.*ray'):
+        hook.after_train_iter(runner, 2, batch(0))
+    hook = RayCountHook()
+    hook.after_train_iter(runner, 0, batch(0))
+    with pytest.raises(RuntimeError, match='single ray'):
+        hook.after_train_epoch(runner)
+
+
+def test_command_line_switches(tmp_path):
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1.))))
+    with pytest.raises(ValueError, match='base_batch_size'):
+        set_auto_scale_lr(cfg)
+    cfg.auto_scale_lr = ConfigDict(enable=False, base_batch_size=16)
+    set_auto_scale_lr(cfg)
+    assert cfg.auto_scale_lr.enable
+    set_resume(cfg, 'auto')
+    assert cfg.resume and cfg.load_from is None
+    with pytest.raises(FileNotFoundError, match='nowhere.pth'):
+        set_resume(cfg, str(tmp_path / 'nowhere.pth'))
+    set_amp(cfg)
+    expected = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
+    assert cfg.optim_wrapper.type == expected
+
+
+def test_autocast_runs_bfloat16_on_the_cpu():
+    model = nn.Linear(4, 4)
+    wrapper = AutocastOptimWrapper(torch.optim.SGD(model.parameters(), 0.1))
+    with wrapper.optim_context(model):
+        output = model(torch.randn(2, 4))
+    assert output.dtype == torch.bfloat16
+    wrapper.update_params(output.float().sum())
+    assert model.weight.dtype == torch.float32

@@ -1,0 +1,204 @@
+"""Losses on rendered rays: values by hand, gradients, and rays that carry nothing."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from langocc.models.losses import (
+    DensitySparsityLoss, DistortionLoss, RenderedDepthLoss, RenderedFeatureLoss, RenderedRGBLoss,
+    RenderedSemanticLoss, SkyLoss, TotalVariationLoss
+)
+from langocc.models.renderer import RenderedRays
+from langocc.models.voxel_field import VoxelField
+from voxelrender import RayBundle, VoxelGrid
+
+GRID = VoxelGrid((-4., -4., -1., 4., 4., 1.), (0.5, 0.5, 0.5))
+
+
+def make_field(densities=None):
+    if densities is None:
+        densities = torch.zeros(1, *GRID.volume_shape, requires_grad=True)
+    return VoxelField(torch.zeros(1, 2, *GRID.volume_shape), densities, GRID)
+
+
+def make_rendered(num=3, weights=None, outputs=None, targets=None, directions=None):
+    if weights is None:
+        weights = torch.full((num, 4), 0.2)
+    t_mids = torch.tensor([1., 2., 3., 4.]).expand(num, 4)
+    if directions is None:
+        directions = torch.tensor([[1., 0., 0.]]).expand(num, 3)
+    rays = RayBundle(torch.zeros(num, 3), directions, targets=targets or {})
+    opacities = weights.sum(-1)
+    distances = (weights * t_mids).sum(-1) / opacities.clamp(min=1e-12)
+    return RenderedRays(rays, torch.zeros(num, dtype=torch.long), t_mids - 0.5, t_mids + 0.5,
+                        t_mids, weights, opacities, distances, outputs or {})
+
+
+def unit(*shape):
+    return F.normalize(torch.randn(*shape), dim=-1)
+
+
+@pytest.mark.parametrize('mode', ['weighted_mse', 'mse', 'cosine'])
+def test_feature_loss_values(mode):
+    pred, target = torch.randn(3, 5), unit(3, 5)
+    loss = RenderedFeatureLoss(mode=mode)(
+        make_rendered(outputs=dict(lang=pred), targets=dict(lang_feats=target)), make_field())
+    expected = 0.
+    for p, t in zip(F.normalize(pred, dim=-1), target):
+        cos, squared = float(p @ t), float(((p - t)**2).sum())
+        expected += {'weighted_mse': 2 * (1 - cos) * squared, 'mse': squared,
+                     'cosine': 1 - cos}[mode] / 3
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_weighted_mse_does_not_differentiate_its_weight():
+    pred, target = torch.randn(4, 5, requires_grad=True), unit(4, 5)
+    RenderedFeatureLoss()(make_rendered(4, outputs=dict(lang=pred),
+                                        targets=dict(lang_feats=target)), make_field()).backward()
+    other = pred.detach().clone().requires_grad_()
+    normalised = F.normalize(other, dim=-1)
+    weight = 2 * (1 - (normalised * target).sum(-1)).detach()
+    (weight * (normalised - target).square().sum(-1)).mean().backward()
+    assert torch.allclose(pred.grad, other.grad, atol=1e-6)
+
+
+def test_rays_that_meet_nothing_stay_in_the_denominator():
+    weights = torch.full((2, 4), 0.2)
+    weights[1] = 0
+    pred, target = torch.stack([torch.randn(5), torch.zeros(5)]), unit(2, 5)
+    values = dict(outputs=dict(lang=pred), targets=dict(lang_feats=target))
+    both = RenderedFeatureLoss('mse')(make_rendered(2, weights=weights, **values), make_field())
+    one = RenderedFeatureLoss('mse')(make_rendered(
+        1, outputs=dict(lang=pred[:1]), targets=dict(lang_feats=target[:1])), make_field())
+    assert both.item() == pytest.approx(one.item() / 2, rel=1e-5)
+
+
+def test_sky_rays_teach_no_language_but_empty_the_air():
+    sky = torch.tensor([True, False, False])
+    pred, target = torch.randn(3, 5), unit(3, 5)
+    rendered = make_rendered(outputs=dict(lang=pred), targets=dict(lang_feats=target, sky=sky))
+    with_sky = RenderedFeatureLoss('mse', ignore_sky=False)(rendered, make_field())
+    without = RenderedFeatureLoss('mse')(rendered, make_field())
+    squared = (F.normalize(pred, dim=-1) - target).square().sum(-1)
+    assert with_sky.item() == pytest.approx(squared.mean().item(), rel=1e-5)
+    assert without.item() == pytest.approx(squared[1:].mean().item(), rel=1e-5)
+    weights = torch.full((3, 4), 0.2, requires_grad=True)
+    loss = SkyLoss()(make_rendered(weights=weights, targets=dict(sky=sky)), make_field())
+    assert loss.item() == pytest.approx(-math.log(0.2 * 0.999 + 0.001), rel=1e-5)
+    loss.backward()
+    assert (weights.grad[0] > 0).all() and not weights.grad[1:].any()
+
+
+def test_opacity_weighs_a_ray_without_gradient():
+    weights = torch.full((2, 4), 0.25, requires_grad=True)
+    scaled = weights * torch.tensor([[1.], [0.1]])
+    pred, target = torch.randn(2, 5), unit(2, 5)
+    loss = RenderedFeatureLoss('mse', weigh_by_opacity=True)(
+        make_rendered(2, weights=scaled, outputs=dict(lang=pred),
+                      targets=dict(lang_feats=target)), make_field())
+    squared = (F.normalize(pred, dim=-1) - target).square().sum(-1)
+    assert loss.item() == pytest.approx(((squared[0] + 0.1 * squared[1]) / 2).item(), rel=1e-5)
+    assert not loss.requires_grad
+
+
+def test_different_widths_are_named():
+    rendered = make_rendered(outputs=dict(lang=torch.randn(3, 4)),
+                             targets=dict(lang_feats=unit(3, 5)))
+    with pytest.raises(ValueError, match=r'\(3, 4\).*\(3, 5\)'):
+        RenderedFeatureLoss()(rendered, make_field())
+
+
+def test_missing_target_is_named():
+    with pytest.raises(KeyError, match="'distances'.*PrepareRays"):
+        RenderedDepthLoss()(make_rendered(targets=dict(sky=torch.zeros(3))), make_field())
+
+
+def test_rgb_and_semantic_values():
+    pred, target = torch.rand(3, 3), torch.rand(3, 3)
+    loss = RenderedRGBLoss()(make_rendered(outputs=dict(rgb=pred), targets=dict(rgb=target)),
+                             make_field())
+    assert loss.item() == pytest.approx((pred - target).abs().mean().item(), rel=1e-6)
+    logits, classes = torch.randn(3, 4), torch.tensor([2, -1, 0])
+    loss = RenderedSemanticLoss()(make_rendered(outputs=dict(semantic=logits),
+                                                targets=dict(classes=classes)), make_field())
+    log_probs = logits.log_softmax(-1)
+    assert loss.item() == pytest.approx(-(log_probs[0, 2] + log_probs[2, 0]).item() / 2, rel=1e-5)
+    with pytest.raises(ValueError, match='ray class 7'):
+        RenderedSemanticLoss()(make_rendered(outputs=dict(semantic=logits), targets=dict(
+            classes=torch.tensor([7, 0, 0]))), make_field())
+
+
+def test_depth_l1_leaves_out_unknown_and_far():
+    distances = torch.tensor([3.5, math.nan, 50.])
+    loss = RenderedDepthLoss('l1')(make_rendered(targets=dict(distances=distances)), make_field())
+    assert loss.item() == pytest.approx((3.5 - 2.5) / 40, rel=1e-5)
+
+
+def test_termination_of_a_constant_density_is_the_closed_form():
+    """Optical depths of a constant density are known: free (d - m) sigma, surface 2 m sigma."""
+    sigma, distance, margin = 0.7, 2., 0.25
+    field = make_field(torch.full((1, *GRID.volume_shape), sigma))
+    loss = RenderedDepthLoss('termination', margin=margin, num_samples=16)(
+        make_rendered(1, targets=dict(distances=torch.tensor([distance]))), field)
+    expected = sigma * (distance - margin) - math.log(1 - math.exp(-2 * margin * sigma))
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_termination_prefers_the_wall_at_the_measured_distance():
+    losses = []
+    for wall in (1.25, 2.25, 3.25):
+        densities = torch.zeros(1, *GRID.volume_shape)
+        densities[..., GRID.to_indices(torch.tensor([wall, 0., 0.]))[0]] = 20.
+        losses.append(RenderedDepthLoss('termination')(
+            make_rendered(1, targets=dict(distances=torch.tensor([2.25]))),
+            make_field(densities)).item())
+    assert losses[1] < losses[2] and losses[1] < losses[0]
+
+
+def test_termination_outside_the_grid_asks_for_free_space_only():
+    densities = torch.zeros(1, *GRID.volume_shape, requires_grad=True)
+    loss = RenderedDepthLoss('termination')(
+        make_rendered(1, targets=dict(distances=torch.tensor([30.]))), make_field(densities))
+    assert loss.item() == 0.
+    loss.backward()
+    assert (densities.grad >= 0).all() and densities.grad.any()
+
+
+def test_distortion_against_the_double_sum():
+    weights = torch.rand(3, 4) / 4
+    rendered = make_rendered(weights=weights)
+    expected = 0.
+    mids, lengths = rendered.t_mids / 40, (rendered.t_ends - rendered.t_starts) / 40
+    for ray in range(3):
+        for i in range(4):
+            expected += weights[ray, i]**2 * lengths[ray, i] / 3
+            for j in range(4):
+                expected += weights[ray, i] * weights[ray, j] * (mids[ray, i] - mids[ray, j]).abs()
+    loss = DistortionLoss(loss_weight=1.)(rendered, make_field())
+    assert loss.item() == pytest.approx(expected.item() / 3, rel=1e-5)
+
+
+def test_total_variation_and_sparsity_by_hand():
+    densities = torch.zeros(1, *GRID.volume_shape)
+    densities[0, 1, 2, 3] = 2.
+    nz, ny, nx = GRID.volume_shape
+    expected = (2 * 2 / ((nz - 1) * ny * nx) + 2 * 2 / (nz * (ny - 1) * nx)
+                + 2 * 2 / (nz * ny * (nx - 1)))
+    loss = TotalVariationLoss(loss_weight=1.)(make_rendered(), make_field(densities))
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    loss = DensitySparsityLoss(scale=0.5, loss_weight=1.)(make_rendered(), make_field(densities))
+    assert loss.item() == pytest.approx(math.log(1 + 16) / (nz * ny * nx), rel=1e-4)
+
+
+@pytest.mark.parametrize('loss', [
+    RenderedFeatureLoss(), RenderedRGBLoss(), RenderedSemanticLoss(), RenderedDepthLoss(),
+    RenderedDepthLoss('termination'), SkyLoss(), DistortionLoss()])
+def test_no_ray_gives_a_connected_zero(loss):
+    weights = torch.zeros(0, 4, requires_grad=True)
+    output = torch.zeros(0, 3, requires_grad=True)
+    rendered = make_rendered(0, weights=weights, outputs={loss.output: output} if loss.output
+                             else {})
+    value = loss(rendered, make_field())
+    assert value.item() == 0 and value.requires_grad
+    value.backward()
