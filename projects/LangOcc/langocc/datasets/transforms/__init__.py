@@ -1,0 +1,10 @@
+"""Transforms of langocc; importing this registers them."""
+from .augmentation import BEVAug, ImageAugmentation, sample_image_augmentation
+from .formatting import PackOccInputs
+from .loading import LoadOccGTFromFile, PointToMultiViewDepth, PrepareImageInputs, read_image
+from .rays import PrepareRays
+
+__all__ = [
+    'BEVAug', 'ImageAugmentation', 'LoadOccGTFromFile', 'PackOccInputs', 'PointToMultiViewDepth',
+    'PrepareImageInputs', 'PrepareRays', 'read_image', 'sample_image_augmentation'
+]
