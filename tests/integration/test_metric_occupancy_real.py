@@ -12,7 +12,8 @@ from mmengine.evaluator import Evaluator
 
 import langocc.evaluation  # noqa: F401
 import langocc.models.constant_occupancy  # noqa: F401
-from langocc.evaluation import FREE_CLASS, confusion_matrix, geometric_iou
+from langocc.evaluation import confusion_matrix, geometric_iou
+from langocc.occ3d import FREE_CLASS
 from langocc.structures import OccData
 
 GRID = dict(x=[-40., 40., 0.4], y=[-40., 40., 0.4], z=[-1., 5.4, 0.4])

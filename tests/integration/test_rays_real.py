@@ -11,7 +11,7 @@ import torch
 from pyquaternion import Quaternion
 
 from langocc.datasets import NuScenesOccDataset
-from langocc.datasets.nuscenes_infos import build_infos, infos_metainfo, write_json
+from langocc.datasets.nuscenes_infos import build_infos, infos_metainfo, write_infos
 from langocc.datasets.nuscenes_tables import NuScenesTables
 from langocc.datasets.ray_sources import OCC3D_RANGE
 from langocc.datasets.transforms.rays import PrepareRays
@@ -33,8 +33,8 @@ def tables(pandaset_root):
 def dataset(pandaset_root, tmp_path_factory):
     tables = NuScenesTables(pandaset_root, 'v1.0-mini')
     path = tmp_path_factory.mktemp('infos') / 'infos.json'
-    write_json(dict(metainfo=infos_metainfo(tables, {}),
-                    data_list=build_infos(tables, ['pandaset-002'])), path)
+    write_infos(dict(metainfo=infos_metainfo(tables, {}),
+                     data_list=build_infos(tables, ['pandaset-002'])), path)
     return NuScenesOccDataset(data_root=str(pandaset_root), ann_file=str(path),
                               ray_frame_ids=(-2, 0, 3))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from nusc_factory import CAMERAS, VERSION, NuScenesFactory, yaw_matrix
 
-from langocc.datasets.nuscenes_infos import INSTANCE_CLASSES, build_infos, write_json
+from langocc.datasets.nuscenes_infos import INSTANCE_CLASSES, build_infos, write_infos
 from langocc.datasets.nuscenes_prepare import (
     PrepareReport, official_splits, prepare_infos, read_splits_file, resolve_splits
 )
@@ -234,8 +234,8 @@ def test_tool_fails_on_bad_tables(factory, tmp_path, tool, capsys):
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / 'infos.json'
-    write_json({'a': 1}, path)
+    write_infos({'a': 1}, path)
     with pytest.raises(ValueError):
-        write_json({'a': float('nan')}, path)
+        write_infos({'a': float('nan')}, path)
     assert json.loads(path.read_text()) == {'a': 1}
     assert [p.name for p in tmp_path.iterdir()] == ['infos.json']

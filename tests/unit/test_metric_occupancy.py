@@ -8,9 +8,9 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.evaluator import Evaluator
 
 from langocc.evaluation import (
-    OCC3D_CLASSES, OccMetric, class_ious, confusion_matrix, geometric_iou, mean_iou,
-    observed_voxels, variant_ious
+    OccMetric, class_ious, confusion_matrix, geometric_iou, mean_iou, observed_voxels, variant_ious
 )
+from langocc.occ3d import OCC3D_CLASSES
 from langocc.structures import OccData
 
 SHAPE = (6, 5, 4)

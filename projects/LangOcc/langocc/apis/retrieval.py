@@ -42,6 +42,6 @@ def _score(inferencer: OccInferencer, query, teacher: Optional[Teacher]) -> dict
     feats = head.sample_language(field, 0, torch.from_numpy(points).float().to(device))
     reference = None
     if teacher is not None:
-        reference = teacher_features(teacher, info, points, info['camera_names']) @ text[0]
+        reference = teacher_features(teacher, info, info['camera_names']) @ text[0]
     reduced = F.normalize(head.reduce(text.to(device)), dim=-1)
     return score_query(query, points, field.grid, reduced[0], feats, reference)

@@ -5,12 +5,12 @@ seconds. The "LiDAR frame" of ``lidar2cam`` and ``instances`` is LIDAR_TOP's, or
 no LiDAR, the key ego frame itself.
 """
 import json
-import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
+from ..files import atomic_write
 from .nuscenes_tables import LIDAR_CHANNEL, NuScenesTables, SensorRecord, quaternions_to_matrices
 
 # mmdet3d's ten detection classes, in its order, and its mapping from nuScenes categories.
@@ -96,7 +96,7 @@ def sample_info(tables: NuScenesTables, scene_name: str, sample: dict, cameras: 
         scene_token=sample['scene_token'], prev=sample['prev'], next=sample['next'],
         ego2global=ego2global.tolist(),
         images={camera: camera_info(sensors[camera], lidar2global) for camera in cameras},
-        occ_path=os.path.join(occ_root, scene_name, token, 'labels.npz'),
+        occ_path=str(Path(occ_root) / scene_name / token / 'labels.npz'),
         instances=instance_infos(tables.annotations(token), lidar2global))
     if lidar is not None:
         info['lidar_points'] = dict(
@@ -185,16 +185,12 @@ def infos_metainfo(tables: NuScenesTables, splits: Dict[str, Sequence[str]]) -> 
     return metainfo
 
 
-def write_json(content: Any, path: Union[str, Path]) -> None:
-    """Writes compact, standard JSON (no NaN) so that ``path`` is either whole or untouched."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'w', encoding='utf-8') as file:
-            json.dump(content, file, separators=(',', ':'), allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def write_infos(content: dict, path: Union[str, Path]) -> None:
+    """Writes compact, standard JSON; ``path`` is either whole or untouched.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(content, separators=(',', ':'), allow_nan=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')

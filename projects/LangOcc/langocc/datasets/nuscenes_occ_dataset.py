@@ -11,6 +11,7 @@ from mmdet3d.datasets import Det3DDataset
 from mmdet3d.registry import DATASETS
 from mmdet3d.structures import LiDARInstance3DBoxes
 
+from ..occ3d import OCC3D_CLASSES, OCC3D_COLORS
 from .frame_store import FrameStore
 from .nuscenes_infos import INSTANCE_CLASSES
 
@@ -55,16 +56,7 @@ class NuScenesOccDataset(Det3DDataset):
         ValueError: the infos lack a key or a camera, or hold a non-finite matrix; the message names
             file, sample, sensor and key.
     """
-    METAINFO = {
-        'classes': ('others', 'barrier', 'bicycle', 'bus', 'car', 'construction_vehicle',
-                    'motorcycle', 'pedestrian', 'traffic_cone', 'trailer', 'truck',
-                    'driveable_surface', 'other_flat', 'sidewalk', 'terrain', 'manmade',
-                    'vegetation', 'free'),
-        'palette': [(0, 0, 0), (112, 128, 144), (220, 20, 60), (255, 127, 80), (255, 158, 0),
-                    (233, 150, 70), (255, 61, 99), (0, 0, 230), (47, 79, 79), (255, 140, 0),
-                    (255, 99, 71), (0, 207, 191), (175, 0, 75), (75, 0, 75), (112, 180, 60),
-                    (222, 184, 135), (0, 175, 0), (255, 255, 255)],
-    }
+    METAINFO = {'classes': OCC3D_CLASSES, 'palette': [*OCC3D_COLORS]}
 
     def __init__(self,
                  data_root: str,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
-from .nuscenes_infos import build_infos, infos_metainfo, write_json
+from .nuscenes_infos import build_infos, infos_metainfo, write_infos
 from .nuscenes_tables import NuScenesTables
 
 FILE_KINDS = ('image', 'lidar', 'lidarseg', 'occupancy')
@@ -213,6 +213,6 @@ def prepare_infos(root: Union[str, Path],
     if report.complete:
         for split, content in contents.items():
             path = Path(out_dir) / f'{prefix}_infos_{split}.json'
-            write_json(content, path)
+            write_infos(content, path)
             report.written.append(path)
     return report

@@ -21,11 +21,10 @@ from mmdet3d.registry import TASK_UTILS
 
 from voxelrender import RayBundle, pixels_to_rays
 
+from ..occ3d import OCC3D_RANGE
 from ..teachers.base import image_of
 from ..teachers.sampling import LRUCache
 from .geometry import camera_to_global, homogeneous, lidar_to_camera, project
-
-OCC3D_RANGE = (-40., -40., -1., 40., 40., 5.4)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,8 @@ from typing import Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
-OCC3D_CLASSES: Tuple[str, ...] = (
-    'others', 'barrier', 'bicycle', 'bus', 'car', 'construction_vehicle', 'motorcycle',
-    'pedestrian', 'traffic_cone', 'trailer', 'truck', 'driveable_surface', 'other_flat', 'sidewalk',
-    'terrain', 'manmade', 'vegetation', 'free')
-NUM_CLASSES = len(OCC3D_CLASSES)
-FREE_CLASS = NUM_CLASSES - 1
+from ..occ3d import FREE_CLASS, NUM_CLASSES
+
 IGNORED_CLASSES: Tuple[int, ...] = (0, 12)  # others, other_flat
 
 # variant -> (classes left out of the mean, classes whose truth is dropped before counting)

@@ -13,9 +13,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
+from ..occ3d import FREE_CLASS, OCC3D_CLASSES
 from .occ_confusion import (
-    FREE_CLASS, MASKS, OCC3D_CLASSES, VARIANTS, class_ious, confusion_matrix, geometric_iou,
-    mean_iou, observed_voxels, variant_ious
+    MASKS, VARIANTS, class_ious, confusion_matrix, geometric_iou, mean_iou, observed_voxels,
+    variant_ious
 )
 from .occ_files import load_occupancy, save_prediction
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from voxelrender import VoxelGrid
 
-from ..datasets.ray_sources import camera_matrices, read_lidar
+from ..datasets.geometry import homogeneous, lidar_to_camera, project
+from ..datasets.ray_sources import read_lidar
 from ..teachers import Teacher
 from ..teachers.base import image_of
 
@@ -77,7 +78,7 @@ def load_queries(root: Union[str, Path], splits: Sequence[str] = SPLITS) -> List
 
 def lidar_in_ego(info: dict) -> np.ndarray:
     """LiDAR points of an info in its LiDAR-time ego frame, (P, 3) float64 metres."""
-    lidar2ego = np.asarray(info['lidar_points']['lidar2ego'], dtype=np.float64)
+    lidar2ego = homogeneous(info['lidar_points']['lidar2ego'])
     return read_lidar(info) @ lidar2ego[:3, :3].T + lidar2ego[:3, 3]
 
 
@@ -87,8 +88,7 @@ def inside(grid: VoxelGrid, points: np.ndarray) -> np.ndarray:
     return ((points > low) & (points < high)).all(1)
 
 
-def teacher_features(teacher: Teacher, info: dict, points: np.ndarray, cameras: Sequence[str]
-                     ) -> Tensor:
+def teacher_features(teacher: Teacher, info: dict, cameras: Sequence[str]) -> Tensor:
     """The 2D teacher's features at LiDAR points.
 
     Each point is projected with every camera's own pose at its own time, strictly inside the image
@@ -98,26 +98,20 @@ def teacher_features(teacher: Teacher, info: dict, points: np.ndarray, cameras: 
     Args:
         teacher: the teacher.
         info: the key frame.
-        points: (P, 3) metres, LiDAR-time ego frame.
         cameras: names.
 
     Returns:
         (P, E) float32, unit or zero rows.
     """
-    lidar2global = np.asarray(info['lidar_points']['ego2global'], dtype=np.float64)
+    points = read_lidar(info)
     total = torch.zeros(len(points), teacher.embed_dims)
     for camera in cameras:
-        cam2img, cam2global = camera_matrices(info, camera)
-        ego2cam = np.linalg.inv(cam2global) @ lidar2global
-        in_camera = points @ ego2cam[:3, :3].T + ego2cam[:3, 3]
-        front = np.flatnonzero(in_camera[:, 2] > 1)
-        projected = in_camera[front] @ cam2img[:3, :3].T
-        pixels = projected[:, :2] / projected[:, 2:]
         image = image_of(info, camera)
+        pixels, depths = project(points, lidar_to_camera(info, camera), image['cam2img'])
         size = np.array([image['width'] - 1, image['height'] - 1])
-        seen = ((pixels > 0) & (pixels < size)).all(1)
-        feats = teacher.features(info, camera, torch.from_numpy(pixels[seen]))
-        total[torch.from_numpy(front[seen])] += feats
+        seen = np.flatnonzero((depths > 1) & ((pixels > 0) & (pixels < size)).all(1))
+        total[torch.from_numpy(seen)] += teacher.features(
+            info, camera, torch.from_numpy(pixels[seen]))
     return torch.nn.functional.normalize(total, dim=-1)
 
 

@@ -111,7 +111,7 @@ class VolumeRenderer:
 
     def _render(self, field: VoxelField, index: int, rays: RayBundle, decoders: Decoders,
                 training: bool, generator: Optional[torch.Generator] = None) -> RenderedRays:
-        samples = march_rays(field.grid, field.densities[index:index + 1], rays,
+        samples = march_rays(field.grid, field.density(index)[None], rays,
                              self.march_config, training=training, generator=generator)
         outputs = {}
         if decoders:

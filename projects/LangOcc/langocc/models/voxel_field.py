@@ -31,18 +31,27 @@ class VoxelField:
                 f'{expected} (Z, Y, X), got features {tuple(self.feats.shape)} and densities '
                 f'{tuple(self.densities.shape)}')
 
+        # Batch items as views made at once: the gradient of feats[index] would fill a whole batch
+        # of zeros each time.
+        self._feats = self.feats.flatten(2).unbind(0)
+        self._densities = self.densities.unbind(0)
+
     def __len__(self) -> int:
         return len(self.feats)
 
+    def density(self, index: int) -> Tensor:
+        """Densities (Z, Y, X) of batch item ``index``."""
+        return self._densities[index]
+
     def gather(self, index: int, voxel_ids: Tensor) -> Tensor:
         """Features (U, C) of voxels ``voxel_ids`` (flat over Z, Y, X) of batch item ``index``."""
-        return self.feats[index].flatten(1).index_select(1, voxel_ids).t()
+        return self._feats[index].index_select(1, voxel_ids).t()
 
     def sample_densities(self, index: int, points: Tensor) -> Tensor:
         """Densities (...,) in 1/m at ``points`` (..., 3) in metres; 0 outside the grid."""
-        volume = self.densities[index][None, None]
+        volume = self.density(index)[None, None]
         return self.grid.sample(volume, points[None])[0, ..., 0]
 
     def occupied(self, index: int, threshold: float) -> Tensor:
         """Flat ids (U,) of the voxels whose density is at least ``threshold`` (1/m)."""
-        return torch.nonzero(self.densities[index].flatten() >= threshold).squeeze(1)
+        return torch.nonzero(self.density(index).flatten() >= threshold).squeeze(1)

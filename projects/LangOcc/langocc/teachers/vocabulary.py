@@ -13,7 +13,7 @@ import torch
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
-from ..evaluation.occ_confusion import FREE_CLASS, OCC3D_CLASSES
+from ..occ3d import FREE_CLASS, OCC3D_CLASSES
 from .text import PathLike, TextEncoder, nearest_names
 
 # A vocabulary names what is there; 'free' is the density's business.

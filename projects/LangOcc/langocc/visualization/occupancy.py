@@ -8,7 +8,7 @@ from typing import Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from langocc.evaluation.occ_confusion import FREE_CLASS
+from langocc.occ3d import FREE_CLASS
 from voxelrender import VoxelGrid
 
 from .palette import class_colors, distance_colors, similarity_colors

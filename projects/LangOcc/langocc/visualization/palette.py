@@ -7,14 +7,9 @@ from typing import Tuple
 import matplotlib
 import numpy as np
 
-from langocc.evaluation.occ_confusion import FREE_CLASS, OCC3D_CLASSES
+from langocc.occ3d import FREE_CLASS, OCC3D_CLASSES, OCC3D_COLORS
 
-# The colours Occ3D-nuScenes is commonly drawn with, in class order; free is white.
-OCC3D_PALETTE = np.array([
-    [0, 0, 0], [255, 120, 50], [255, 192, 203], [255, 255, 0], [0, 150, 245], [0, 255, 255],
-    [255, 127, 0], [255, 0, 0], [255, 240, 150], [135, 60, 0], [160, 32, 240], [255, 0, 255],
-    [139, 137, 137], [75, 0, 75], [150, 240, 80], [230, 230, 250], [0, 175, 0], [255, 255, 255],
-], dtype=np.uint8)  # yapf: disable
+OCC3D_PALETTE = np.array(OCC3D_COLORS, dtype=np.uint8)
 OCC3D_PALETTE.setflags(write=False)
 CLASS_NAMES = OCC3D_CLASSES
 DISTANCE_COLORMAP, SIMILARITY_COLORMAP = 'turbo_r', 'inferno'

@@ -4,7 +4,7 @@ BEVStereo4D (Li et al., 2022; BEVDet's variant), as used by LangOcc.
 
 Legend: B images (batch x cameras), C channels, H W feature map, D depth hypotheses.
 """
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,12 @@ from torch import Tensor
 from ..voxel_grid import full_precision
 from .dispatch import resolve_backend
 
-# A normalised coordinate that is outside for every image, with its whole bilinear footprint.
+# A cell coordinate that is outside for every map, with its whole bilinear footprint.
 _OUTSIDE = -2.
 # Depths nearer than this (metres) count as behind the previous camera.
 _MIN_DEPTH = 1e-3
+# Warped features held at a time, in numbers: a CPU's cache; more passes over less cost overhead.
+_PASS_NUMBERS = 2**21
 
 
 @torch.no_grad()
@@ -28,8 +30,11 @@ def stereo_cost_volume(cur_feats: Tensor, prev_feats: Tensor, warps: Tensor, dep
     Cost: L1 distance, summed over channels, between the current features and the previous ones
     (bilinear, zero padding) at the place the depth hypothesis predicts; plus ``bias`` where that
     place is behind the previous camera or outside its image. The H x W features sit at
-    u = linspace(0, W_img - 1, W), v = linspace(0, H_img - 1, H) (published rule). Memory: one
-    depth's warped features at a time.
+    u = linspace(0, W_img - 1, W), v = linspace(0, H_img - 1, H) (published rule). Memory: the
+    warped features of one image and a few depths at a time.
+
+    Features are read channels-last, four rows of C numbers a pixel in one weighted embedding bag:
+    3x as fast on a CPU as ``grid_sample``, which gathers each channel from a plane of its own.
 
     Args:
         cur_feats: (B, C, H, W).
@@ -59,20 +64,69 @@ def stereo_cost_volume(cur_feats: Tensor, prev_feats: Tensor, warps: Tensor, dep
     cur_feats, prev_feats = cur_feats.to(dtype), prev_feats.to(dtype)
     warps = full_precision(warps)
     pixels = _feature_pixels(height, width, image_size, warps)
-    rotated = torch.einsum('bij,hwj->bhwi', warps[:, :3, :3], pixels)
-    probe = (channels - 1) // 4 * 4
-    costs = cur_feats.new_empty(batch, len(depths), height, width)
+    probe = (channels - 1) // 4 * 4 if published_invalid else None
+    step = max(_PASS_NUMBERS // (height * width * channels), 1)
+    costs = torch.empty(batch, len(depths), height * width, dtype=dtype, device=cur_feats.device)
     with torch.autocast(cur_feats.device.type, enabled=False):
-        for index, depth in enumerate(depths.to(warps)):
-            places, valid = _warped_places(rotated * depth + warps[:, None, None, :3, 3],
-                                           image_size)
-            warped = F.grid_sample(prev_feats, places.to(dtype), mode='bilinear',
-                                   padding_mode='zeros', align_corners=True)
-            if published_invalid:
-                valid = warped[:, probe] != 0
-            cost = warped.sub_(cur_feats).abs_().sum(1)
-            costs[:, index] = cost.add_(bias * (~valid))
+        rotated = torch.einsum('bij,hwj->bhwi', warps[:, :3, :3], pixels)
+        for image in range(batch):
+            current, previous = _channels_last(cur_feats[image]), _channels_last(prev_feats[image])
+            for start in range(0, len(depths), step):
+                depth = depths[start:start + step].to(warps)[:, None, None, None]
+                places, valid = _warped_places(rotated[image] * depth + warps[image, :3, 3],
+                                               image_size, (height, width))
+                costs[image, start:start + step] = _matching_cost(
+                    current, previous, places, valid, bias, probe)
+        costs = costs.view(batch, len(depths), height, width)
         return torch.softmax(costs.neg_(), dim=1)
+
+
+def _matching_cost(current: Tensor, previous: Tensor, places: Tensor, valid: Tensor, bias: float,
+                   probe: Optional[int]) -> Tensor:
+    """Cost (K, H * W) of K depths of one image.
+
+    Args:
+        current, previous: (H * W, C).
+        places: (K, H, W, 2) x, y in cells of the previous map.
+        valid: (K, H, W) bool.
+        bias: cost where the warp is invalid.
+        probe: channel whose exact 0 means invalid instead of ``valid``, or None.
+    """
+    rows, shares = _bilinear(places)
+    warped = F.embedding_bag(rows, previous, mode='sum', per_sample_weights=shares.to(previous))
+    warped = warped.view(len(places), *current.shape)
+    valid = valid.flatten(1) if probe is None else warped[..., probe] != 0
+    return warped.sub_(current).abs_().sum(-1).add_(bias * ~valid)
+
+
+def _channels_last(feats: Tensor) -> Tensor:
+    """(C, H, W) -> (H * W, C), contiguous."""
+    return feats.flatten(1).t().contiguous()
+
+
+def _bilinear(places: Tensor) -> Tuple[Tensor, Tensor]:
+    """Rows of channels-last features and their shares, zero padding.
+
+    Args:
+        places: (K, H, W, 2) x, y in cells of the H x W map, integer = cell's sample.
+
+    Returns:
+        (K * H * W, 4) long and float; the share of a neighbour outside the map is 0.
+    """
+    height, width = places.shape[1:3]
+    # Clamping two cells outside keeps the shares 0 there and the integers small.
+    x = places[..., 0].clamp(-2, width + 1)
+    y = places[..., 1].clamp(-2, height + 1)
+    left, top = x.floor(), y.floor()
+    rows, shares = [], []
+    for step_y, share_y in ((0, top + 1 - y), (1, y - top)):
+        for step_x, share_x in ((0, left + 1 - x), (1, x - left)):
+            column, row = left + step_x, top + step_y
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            flat = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            rows.append(flat.long())
+            shares.append(share_x * share_y * inside)
+    return torch.stack(rows, -1).view(-1, 4), torch.stack(shares, -1).view(-1, 4)
 
 
 def _feature_pixels(height: int, width: int, image_size: Tuple[int, int], like: Tensor) -> Tensor:
@@ -83,21 +137,24 @@ def _feature_pixels(height: int, width: int, image_size: Tuple[int, int], like: 
     return torch.stack([u, v, torch.ones_like(u)], dim=-1)
 
 
-def _warped_places(warped: Tensor, image_size: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+def _warped_places(warped: Tensor, image_size: Tuple[int, int], feature_size: Tuple[int, int]
+                   ) -> Tuple[Tensor, Tensor]:
     """Where to read the previous features, and whether there is something to read.
 
     Args:
-        warped: (B, H, W, 3) q = (u * d, v * d, d) in the previous image.
+        warped: (K, H, W, 3) q = (u * d, v * d, d) in the previous image.
         image_size: (H_img, W_img), pixels.
+        feature_size: (H, W).
 
     Returns:
-        Places (B, H, W, 2) for ``grid_sample`` with ``align_corners=True``; points behind the
-        camera are sent outside. Whether the pixel is in front and within [-0.5, size - 0.5], the
-        extent of the previous image by the pixel rule, (B, H, W) bool.
+        Places (K, H, W, 2), x, y in cells of the feature map; points behind the camera are sent
+        outside. Whether the pixel is in front and within [-0.5, size - 0.5], the extent of the
+        previous image by the pixel rule, (K, H, W) bool.
     """
     front = warped[..., 2:] > _MIN_DEPTH
     pixels = warped[..., :2] / torch.where(front, warped[..., 2:], warped.new_ones(()))
     size = warped.new_tensor([image_size[1], image_size[0]])
+    cells = warped.new_tensor([feature_size[1], feature_size[0]])
     inside = ((pixels >= -0.5) & (pixels <= size - 0.5)).all(-1)
-    places = pixels / (size - 1).clamp_min(1) * 2 - 1
+    places = pixels * ((cells - 1) / (size - 1).clamp_min(1))
     return torch.where(front, places, torch.full_like(places, _OUTSIDE)), front[..., 0] & inside

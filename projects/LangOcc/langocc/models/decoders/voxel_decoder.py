@@ -95,7 +95,7 @@ class DensityDecoder(VoxelDecoder):
     def forward_volume(self, feats: Tensor) -> Tensor:
         """Densities (B, Z, Y, X) of a feature volume (B, C, Z, Y, X)."""
         flat = feats.flatten(2).transpose(1, 2)  # a view: chunks are copied, the volume is not
-        return torch.stack([self(item)[:, 0].view(feats.shape[2:]) for item in flat])
+        return torch.stack([self(item)[:, 0].view(feats.shape[2:]) for item in flat.unbind(0)])
 
 
 @MODELS.register_module()

@@ -17,12 +17,11 @@ from torch.utils.checkpoint import checkpoint
 
 from voxelrender import RayBundle, VoxelGrid
 
+from ...occ3d import FREE_CLASS
 from ...structures import OccData
 from ...teachers import Reducer, Vocabulary
 from ..renderer import RenderedRays
 from ..voxel_field import VoxelField
-
-FREE = 17  # Occ3D's label of free space
 
 
 @MODELS.register_module()
@@ -168,7 +167,7 @@ class LangOccHead(BaseModule):
         predictions = []
         for index in range(len(field)):
             ids = field.occupied(index, self.density_threshold)
-            semantics = torch.full((field.grid.num_voxels,), FREE, dtype=torch.uint8,
+            semantics = torch.full((field.grid.num_voxels,), FREE_CLASS, dtype=torch.uint8,
                                    device=field.feats.device)
             semantics[ids] = self._classify(field, index, ids)
             volume = semantics.view(*field.grid.volume_shape).permute(2, 1, 0)

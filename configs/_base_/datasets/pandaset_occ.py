@@ -1,0 +1,53 @@
+"""The real six-camera sequence, PandaSet 002 in nuScenes format: fit and evaluation on 16 frames.
+
+PANDASET_ROOT names the data, LANGOCC_INFO_ROOT the folder of the infos (with a final slash), where
+the data themselves are read-only.
+"""
+dataset_type = 'NuScenesOccDataset'
+data_root = '{{$PANDASET_ROOT:data/pandaset_nuscenes}}'
+info_root = '{{$LANGOCC_INFO_ROOT:./}}'
+reducer_file = info_root + 'reducer_128.safetensors'  # tools/fit_reducer.py writes it
+camera_names = ['CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK',
+                'CAM_BACK_RIGHT']
+data_config = dict(
+    cams=camera_names, Ncams=6, input_size=(256, 704), src_size=(540, 960),
+    resize=(-0.06, 0.11), rot=(-5.4, 5.4), flip=True, crop_h=(0., 0.), resize_test=0.)
+bda_aug_conf = dict(rot_lim=(0., 0.), scale_lim=(1., 1.), flip_dx_ratio=0.5, flip_dy_ratio=0.5)
+multi_adj_frame_id_cfg = (1, 1 + 1, 1)
+rays_per_sample = 8192
+
+text_encoder = dict(type='TextEmbeddings', files=data_root + '/text_embeds/clip_vit_b16.npz')
+# On this street the segmenter calls store fronts 'truck' and 'train': they do not move.
+teacher = dict(type='ProbabilityTeacher', root=data_root + '/teacher_probs',
+               dynamic_classes=('person', 'rider', 'car', 'bus', 'motorcycle', 'bicycle'),
+               text_encoder=text_encoder)
+vocabulary = dict(type='Vocabulary', path='pandaset_cityscapes', text_encoder=text_encoder)
+
+train_pipeline = [
+    dict(type='PrepareImageInputs', is_train=True, data_config=data_config),
+    dict(type='BEVAug', bda_aug_conf=bda_aug_conf, is_train=True),
+    dict(type='PrepareRays', source=dict(type='LidarPixelSource'), teacher=teacher,
+         num_rays=rays_per_sample, targets=('lang_feats',)),
+    dict(type='PackOccInputs'),
+]
+test_pipeline = [
+    dict(type='PrepareImageInputs', data_config=data_config),
+    dict(type='BEVAug', bda_aug_conf=bda_aug_conf, is_train=False),
+    dict(type='LoadOccGTFromFile'),
+    dict(type='PackOccInputs'),
+]
+dataset = dict(
+    type=dataset_type, data_root=data_root, ann_file=info_root + 'pandaset_infos_all.json',
+    camera_names=camera_names, multi_adj_frame_id_cfg=multi_adj_frame_id_cfg, stereo=True)
+train_dataloader = dict(
+    batch_size=1, num_workers=1, persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(pipeline=train_pipeline, ray_frame_ids=list(range(-12, 13)), test_mode=False,
+                 **dataset))
+val_dataloader = dict(
+    batch_size=1, num_workers=1, persistent_workers=True, drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(pipeline=test_pipeline, test_mode=True, **dataset))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='OccMetric')
+test_evaluator = val_evaluator

@@ -1,0 +1,17 @@
+"""A constant slab of occupied voxels: the number that a model must clear on the real sequence."""
+_base_ = ['_base_/default_runtime.py', '_base_/datasets/pandaset_occ.py']
+
+model = dict(
+    type='ConstantOccupancy',
+    grid_config=dict(x=[-40, 40, 0.4], y=[-40, 40, 0.4], z=[-1, 5.4, 0.4]),
+    z_range=(-0.6, 0.2))
+test_pipeline = [
+    dict(type='PrepareImageInputs', data_config=_base_.data_config),
+    dict(type='LoadOccGTFromFile'),
+    dict(type='PackOccInputs'),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_cfg = dict()
+train_dataloader = None
+val_dataloader = None
+val_evaluator = None

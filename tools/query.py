@@ -1,0 +1,52 @@
+#!/usr/bin/env python
+"""Ask a trained model for words: ``python tools/query.py CONFIG CHECKPOINT --words car "person"``.
+
+Writes, for each sample, ``<token>.npz`` (similarity of every occupied voxel to every word) and, for
+each word, a coloured point cloud (.ply) and a picture: the cameras with the rendered similarity
+over them, and the voxels from above and in 3D.
+"""
+import argparse
+
+from mmengine.config import Config, DictAction
+
+from langocc.apis import OccInferencer
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--words', nargs='+', required=True,
+                        help='names in the text-embedding file; unknown ones list the nearest')
+    parser.add_argument('--samples', nargs='+', default=['0'],
+                        help='sample tokens or indices in the test data set (default: 0)')
+    parser.add_argument('--out-dir', default='queries', help='folder of the results')
+    parser.add_argument('--device', help="'cpu', 'cuda:0' ... (default: a GPU where there is one)")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    inferencer = OccInferencer(cfg, args.checkpoint, args.device)
+    try:
+        inferencer.embed(args.words)
+    except KeyError as error:
+        raise SystemExit(f'query: {error.args[0]}')
+    samples = [int(sample) if sample.isdigit() else sample for sample in args.samples]
+    results = inferencer(samples, words=args.words, out_dir=args.out_dir)
+    for result, files in zip(results['predictions'], results['visualization']):
+        print(f'sample {result.token}: {len(result.voxel_indices)} occupied voxels')
+        for index, word in enumerate(result.words):
+            values = result.similarity[:, index]
+            best = result.voxel_indices[values.argmax()] if len(values) else None
+            print(f'  {word!r}: highest cosine {values.max(initial=float("nan")):.3f} at voxel '
+                  f'{None if best is None else best.tolist()}')
+        print('  ' + '\n  '.join(str(file) for file in files))
+
+
+if __name__ == '__main__':
+    main()
