@@ -8,6 +8,7 @@ from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
 
 import langocc  # noqa: F401
+from langocc.models.heads.langocc_head import encode_positions
 from langocc.teachers import TextEncoder, Vocabulary
 from voxelrender import RayBundle
 
@@ -218,3 +219,21 @@ def test_training_lowers_the_loss():
         optimizer.step()
         history.append(loss.item())
     assert sum(history[-5:]) < 0.8 * sum(history[:5])
+
+
+def test_positions_are_the_voxels_own():
+    """Channels 0-2 are x, y, z of the centres in [-1, 1]; then the waves, octave by octave."""
+    places = encode_positions((4, 8, 8), 2, torch.zeros(1))
+    assert places.shape == (1, 15, 4, 8, 8)
+    head = build()
+    centers = head.grid.normalize(head.grid.voxel_centers()).permute(3, 0, 1, 2)
+    assert torch.allclose(places[0, :3], centers, atol=1e-6)
+    assert torch.allclose(places[0, 9:12], torch.sin(2 * torch.pi * centers), atol=1e-5)
+
+
+def test_positions_reach_the_field():
+    head = build(position_frequencies=1)
+    assert head.final_conv.conv.in_channels == 3 + 9
+    field = head(torch.zeros(2, 3, 4, 8, 8))
+    assert field.densities[0].std() > 1e-4  # equal features, different places
+    assert torch.equal(field.densities[0], field.densities[1])

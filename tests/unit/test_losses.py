@@ -202,3 +202,19 @@ def test_no_ray_gives_a_connected_zero(loss):
     value = loss(rendered, make_field())
     assert value.item() == 0 and value.requires_grad
     value.backward()
+
+
+def test_free_margin_spares_what_lies_just_before_the_surface():
+    """A haze 2 m before the surface costs its optical depth, and nothing within the margin."""
+    densities = torch.zeros(1, *GRID.volume_shape)
+    for x, density in ((3.75, 20.), (1.75, 2.)):
+        densities[..., GRID.to_indices(torch.tensor([x, 0., 0.]))[0]] = density
+
+    def loss_of(free_margin):
+        torch.manual_seed(0)
+        loss = RenderedDepthLoss('termination', margin=0.5, free_margin=free_margin,
+                                 num_samples=512)
+        rendered = make_rendered(1, targets=dict(distances=torch.tensor([3.75])))
+        return loss(rendered, make_field(densities)).item()
+
+    assert loss_of(None) - loss_of(2.5) == pytest.approx(2. * 0.5, rel=0.02)

@@ -5,7 +5,7 @@ volume (B, C, Z, Y, X) can carry it.
 
 Legend: B batch, C channels, E embedding, K prompts, V voxels, U chosen voxels, R rays.
 """
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,10 @@ class LangOccHead(BaseModule):
         upsample: an mmcv upsampling layer after the final convolution, for volumes coarser than
             ``grid``: ``dict(type='deconv3d', out_channels=16, kernel_size=2, stride=2)`` halves the
             voxel size. None where the volume is on ``grid`` already, as in the paper.
+        position_frequencies: octaves of sines and cosines of the voxel's place (NeRF, eq. 4) that
+            are concatenated to the volume, beside the place itself; None adds nothing, as in the
+            paper. A lifted volume tells a voxel's place only through where image features fall, and
+            short trainings spend most of their time on finding the road.
         density_decoder: config of the density decoder.
         decoders: output name -> config of a decoder. 'lang' (LanguageDecoder), 'rgb' (RGBDecoder),
             'semantic' (SemanticDecoder).
@@ -52,11 +56,15 @@ class LangOccHead(BaseModule):
 
     def __init__(self, in_channels: int, grid: dict, density_decoder: dict, decoders: dict,
                  renderer: dict, losses: dict, feat_channels: int = 256,
-                 upsample: Optional[dict] = None, vocabulary: Optional[dict] = None,
+                 upsample: Optional[dict] = None, position_frequencies: Optional[int] = None,
+                 vocabulary: Optional[dict] = None,
                  reducer=None, density_threshold: float = 0.1, with_cp: bool = False,
                  init_cfg: Optional[dict] = None):
         super().__init__(init_cfg)
         self.grid = VoxelGrid(**grid)
+        self.position_frequencies = position_frequencies
+        if position_frequencies is not None:
+            in_channels += 3 * (1 + 2 * position_frequencies)
         self.final_conv = ConvModule(in_channels, feat_channels, 3, padding=1,
                                      conv_cfg=dict(type='Conv3d'))
         self.upsample = None
@@ -104,6 +112,10 @@ class LangOccHead(BaseModule):
 
     def forward(self, voxel_feats: Tensor) -> VoxelField:
         """Voxel volume (B, C, Z, Y, X) -> field. Language is not decoded here."""
+        if self.position_frequencies is not None:
+            places = encode_positions(voxel_feats.shape[2:], self.position_frequencies, voxel_feats)
+            voxel_feats = torch.cat([voxel_feats, places.expand(len(voxel_feats), -1, -1, -1, -1)],
+                                    dim=1)
         if self.with_cp and voxel_feats.requires_grad:
             feats = checkpoint(self.final_conv, voxel_feats, use_reentrant=False)
         else:
@@ -209,6 +221,26 @@ class LangOccHead(BaseModule):
             feats = self.language(field, index, ids)
             parts.append((feats[inverse] * coefficients[..., None]).sum(1))
         return F.normalize(torch.cat(parts), dim=-1, eps=1e-12)
+
+
+def encode_positions(volume_shape: Sequence[int], frequencies: int, like: Tensor) -> Tensor:
+    """Places of voxels as network input.
+
+    Args:
+        volume_shape: (Z, Y, X).
+        frequencies: octaves L.
+        like: tensor whose device and type are taken.
+
+    Returns:
+        (1, 3 * (1 + 2 L), Z, Y, X): x, y, z of the voxel's centre in [-1, 1] over the grid, then
+        sin(2^k pi p) and cos(2^k pi p) for k = 0 ... L - 1.
+    """
+    axes = [(torch.arange(n, device=like.device, dtype=torch.float32) + 0.5) / n * 2 - 1
+            for n in volume_shape]
+    places = torch.stack(torch.meshgrid(*axes, indexing='ij')[::-1])
+    waves = [places] + [wave(2**k * torch.pi * places) for k in range(frequencies)
+                        for wave in (torch.sin, torch.cos)]
+    return torch.cat(waves)[None].to(like.dtype)
 
 
 def _attribute(name: str) -> str:

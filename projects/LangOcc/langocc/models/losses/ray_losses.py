@@ -160,16 +160,22 @@ class RenderedDepthLoss(RayLoss):
         mode: see above.
         far: metres.
         margin: half the thickness of the surface in metres ('termination').
+        free_margin: metres before the measured distance that need not be free ('termination');
+            None is ``margin``. A ray that grazes the road passes, within one voxel of it, through
+            voxels that the road occupies: a margin of several voxels keeps it from carving them.
         num_samples: density reads in free space a ray, and a quarter as many within the margin.
     """
 
     def __init__(self, mode: str = 'l1', far: float = 40., margin: float = 0.3,
-                 num_samples: int = 64, loss_weight: float = 1.):
+                 free_margin: Optional[float] = None, num_samples: int = 64,
+                 loss_weight: float = 1.):
         super().__init__(loss_weight)
         if mode not in ('l1', 'log_l1', 'termination'):
             raise ValueError("RenderedDepthLoss mode 'l1', 'log_l1' or 'termination', got "
                              f"'{mode}'")
-        self.mode, self.far, self.margin, self.num_samples = mode, far, margin, num_samples
+        self.mode, self.far, self.num_samples = mode, far, num_samples
+        self.margin = margin
+        self.free_margin = margin if free_margin is None else free_margin
 
     def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
         target = find_target(rendered, 'distances', self)
@@ -189,10 +195,11 @@ class RenderedDepthLoss(RayLoss):
 
     def _termination(self, rendered: RenderedRays, field: VoxelField, target: Tensor) -> Tensor:
         rays = rendered.rays
-        ends = (target - self.margin).clamp(min=0, max=self.far)
+        ends = (target - self.free_margin).clamp(min=0, max=self.far)
         free = self._optical_depth(rendered, field, torch.zeros_like(ends), ends, self.num_samples)
-        surface = self._optical_depth(rendered, field, ends, target + self.margin,
-                                      max(self.num_samples // 4, 2))
+        surface = self._optical_depth(
+            rendered, field, (target - self.margin).clamp(min=0), target + self.margin,
+            max(self.num_samples // 4, 2))
         hits = rays.origins + target[:, None] * rays.directions
         inside = field.grid.contains(hits) & (target < self.far)
         # Finite where the surface is still empty; its gradient meets the activation's own slope.
