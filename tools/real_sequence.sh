@@ -46,7 +46,7 @@ for RUN in lidar camera depth; do
         say "$RUN: training ($CONFIG)"
         START=$SECONDS
         "$PYTHON" tools/train.py "$CONFIG" --work-dir "$DIR" "${@:3}" 2>&1 | tee "$DIR/train.log" |
-            { grep --line-buffered -E 'Iter\(train\) \[ *[0-9]*00/|Error' | cut -c1-150 || true; }
+            { grep --line-buffered -E 'Iter\(train\) \[ *[0-9]*[02468]0/|Error' | cut -c1-150 || true; }
         CHECKPOINT="$(cat "$DIR/last_checkpoint")"
         echo "{\"train_seconds\": $((SECONDS - START))}" > "$DIR/time.json"
         say "$RUN: metrics on the 0.4 m grid"

@@ -123,9 +123,14 @@ def test_chunks_of_rays_change_nothing():
 
 
 def test_upsampling_halves_the_voxels():
-    head = build(upsample=dict(type='deconv3d', out_channels=5, kernel_size=2, stride=2))
-    field = head(torch.randn(1, 3, 2, 4, 4))
-    assert field.feats.shape == (1, 5, 4, 8, 8) and field.densities.shape == (1, 4, 8, 8)
+    head = build(upsample=(2, 2, 2))
+    volume = torch.randn(1, 3, 2, 4, 4)
+    field = head(volume)
+    assert field.densities.shape == (1, 4, 8, 8)
+    coarse = head.final_conv(volume)
+    # Half a coarse voxel is a quarter of its neighbours' distance: 3/4 of one and 1/4 of the next.
+    expected = 0.75 * coarse[0, :, 0, 0, 1] + 0.25 * coarse[0, :, 0, 0, 2]
+    assert torch.allclose(field.feats[0, :, 0, 0, 3], expected, atol=1e-6)
 
 
 def test_wrong_volume_is_named():

@@ -1,8 +1,8 @@
 """Every part of the method, small enough for two CPU cores.
 
-ResNet-18 of half the width on 144 x 256 images; lift and 3D encoder on voxels of 0.8 m, from which
-a transposed convolution makes the field on the benchmark's 0.4 m grid; language in the reduced
-space (128 dimensions, tools/fit_reducer.py).
+ResNet-18 of half the width on 144 x 256 images; lift and 3D encoder on voxels of 0.8 m, whose
+features are interpolated onto the benchmark's 0.4 m grid, where they are decoded; language in the
+reduced space (128 dimensions, tools/fit_reducer.py).
 """
 point_cloud_range = [-40, -40, -1, 40, 40, 5.4]
 voxel_size = [0.4, 0.4, 0.4]
@@ -36,10 +36,12 @@ model = dict(
     occ_head=dict(
         type='LangOccHead',
         in_channels=32,
-        feat_channels=32,
+        feat_channels=16,
         grid=dict(point_cloud_range=point_cloud_range, voxel_size=voxel_size),
-        upsample=dict(type='deconv3d', out_channels=12, kernel_size=2, stride=2),
-        density_decoder=dict(type='DensityDecoder', activation='sigmoid', num_hidden=0),
+        position_frequencies=4,
+        upsample=(2, 2, 2),
+        density_decoder=dict(type='DensityDecoder', activation='sigmoid', hidden_channels=16,
+                             num_hidden=1),
         decoders=dict(lang=dict(type='LanguageDecoder', embed_dims=128, hidden_channels=64,
                                 num_hidden=1)),
         renderer=dict(type='VolumeRenderer', near=0.05, far=40., num_proposal_samples=50,

@@ -5,11 +5,11 @@ volume (B, C, Z, Y, X) can carry it.
 
 Legend: B batch, C channels, E embedding, K prompts, V voxels, U chosen voxels, R rays.
 """
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule, build_upsample_layer
+from mmcv.cnn import ConvModule
 from mmdet3d.registry import MODELS, TASK_UTILS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -32,9 +32,10 @@ class LangOccHead(BaseModule):
         in_channels: channels of the voxel volume.
         grid: ``dict(point_cloud_range=..., voxel_size=...)`` of the predicted field.
         feat_channels: channels after the final convolution (paper: 256).
-        upsample: an mmcv upsampling layer after the final convolution, for volumes coarser than
-            ``grid``: ``dict(type='deconv3d', out_channels=16, kernel_size=2, stride=2)`` halves the
-            voxel size. None where the volume is on ``grid`` already, as in the paper.
+        upsample: factors (z, y, x) by which features are upsampled, trilinearly, after the final
+            convolution, for volumes coarser than ``grid``; None where the volume is on ``grid``
+            already, as in the paper. (A transposed convolution learns one dense voxel of each block
+            and leaves the others free: rays interpolate, so nothing tells it otherwise.)
         position_frequencies: octaves of sines and cosines of the voxel's place (NeRF, eq. 4) that
             are concatenated to the volume, beside the place itself; None adds nothing, as in the
             paper. A lifted volume tells a voxel's place only through where image features fall, and
@@ -56,10 +57,10 @@ class LangOccHead(BaseModule):
 
     def __init__(self, in_channels: int, grid: dict, density_decoder: dict, decoders: dict,
                  renderer: dict, losses: dict, feat_channels: int = 256,
-                 upsample: Optional[dict] = None, position_frequencies: Optional[int] = None,
-                 vocabulary: Optional[dict] = None,
-                 reducer=None, density_threshold: float = 0.1, with_cp: bool = False,
-                 init_cfg: Optional[dict] = None):
+                 upsample: Optional[Sequence[int]] = None,
+                 position_frequencies: Optional[int] = None, vocabulary: Optional[dict] = None,
+                 reducer: Union[str, dict, None] = None, density_threshold: float = 0.1,
+                 with_cp: bool = False, init_cfg: Optional[dict] = None):
         super().__init__(init_cfg)
         self.grid = VoxelGrid(**grid)
         self.position_frequencies = position_frequencies
@@ -69,8 +70,8 @@ class LangOccHead(BaseModule):
                                      conv_cfg=dict(type='Conv3d'))
         self.upsample = None
         if upsample is not None:
-            self.upsample = build_upsample_layer(dict(upsample, in_channels=feat_channels))
-            feat_channels = upsample.get('out_channels', feat_channels)
+            self.upsample = nn.Upsample(scale_factor=tuple(upsample), mode='trilinear',
+                                        align_corners=False)
         self.density_decoder = MODELS.build(dict(density_decoder, in_channels=feat_channels))
         # language_decoder, rgb_decoder, ...: the published parameter names.
         self.decoder_names = {name: _attribute(name) for name in decoders}

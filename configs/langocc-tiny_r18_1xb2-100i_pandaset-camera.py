@@ -1,9 +1,9 @@
 """Tiny model on the real sequence: rendering only, camera-only rays (no LiDAR anywhere)."""
-_base_ = ['langocc-tiny_r18_1xb2-120i_pandaset-lidar.py']
+_base_ = ['langocc-tiny_r18_1xb2-100i_pandaset-lidar.py']
 
 model = dict(occ_head=dict(
     losses=dict(lang=dict(weigh_by_opacity=True), sky=dict(type='SkyLoss', loss_weight=0.1))))
 train_pipeline = _base_.train_pipeline
-train_pipeline[1].update(source=dict(type='CameraPixelSource', key_frame_share=0.5),
+train_pipeline[1].update(source=dict(type='CameraPixelSource'),
                          targets=('lang_feats', 'sky'))
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -8,8 +8,8 @@ data_config = dict(
     resize=(0., 0.), rot=(0., 0.), flip=False, crop_h=(0., 0.), resize_test=0.)
 train_pipeline = [
     dict(type='PrepareImageInputs', data_config=data_config),
-    dict(type='PrepareRays', source=dict(type='LidarPixelSource', key_frame_share=0.5),
-         teacher=_base_.teacher, num_rays=1536, targets=('lang_feats',), mask_dynamic=True),
+    dict(type='PrepareRays', source=dict(type='LidarPixelSource'), teacher=_base_.teacher,
+         num_rays=3072, targets=('lang_feats',)),
     dict(type='PackOccInputs'),
 ]
 test_pipeline = [
@@ -19,9 +19,9 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=2,
-    dataset=dict(pipeline=train_pipeline, ray_frame_ids=list(range(-6, 7))))
+    dataset=dict(pipeline=train_pipeline, ray_frame_ids=list(range(-12, 13))))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 model = dict(occ_head=dict(vocabulary=_base_.vocabulary, reducer=_base_.reducer_file))
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=120))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=100))
 log_processor = dict(by_epoch=False, window_size=10)
