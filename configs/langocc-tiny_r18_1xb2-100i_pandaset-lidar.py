@@ -9,7 +9,7 @@ data_config = dict(
 train_pipeline = [
     dict(type='PrepareImageInputs', data_config=data_config),
     dict(type='PrepareRays', source=dict(type='LidarPixelSource'), teacher=_base_.teacher,
-         num_rays=3072, targets=('lang_feats',)),
+         num_rays=1536, targets=('lang_feats',)),
     dict(type='PackOccInputs'),
 ]
 test_pipeline = [

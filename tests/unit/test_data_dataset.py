@@ -99,6 +99,8 @@ def test_info_of_a_sample(root):
     np.testing.assert_array_equal(parity['key_ego2global'],
                                   parity['images']['CAM_BACK']['ego2global'])
     assert parity['ego2global'] == parity['lidar_points']['ego2global']
+    np.testing.assert_array_equal(parity['ray_ego2global'], parity['ego2global'])
+    np.testing.assert_array_equal(info['ray_ego2global'], info['key_ego2global'])
 
 
 def test_boxes_carry_occupancy_classes(root):

@@ -218,3 +218,12 @@ def test_bad_input_is_named(tmp_path):
         CameraPixelSource(1.5)
     with pytest.raises(ValueError, match='0 < min < max'):
         LidarPixelSource(min_depth=5., max_depth=2.)
+
+
+def test_published_rays_stay_in_the_lidar_time_ego_frame(tmp_path):
+    """Where the volume is in another ego frame (key_ego='first_camera'), rays do not follow it."""
+    results = make_results([make_info(tmp_path, 'k')])
+    ours = CameraPixelSource()(results, 5, RNG(0))
+    results['ray_ego2global'] = results['key_ego2global']
+    results['key_ego2global'] = pose(x=90.)
+    assert torch.equal(CameraPixelSource()(results, 5, RNG(0)).origins, ours.origins)

@@ -33,7 +33,8 @@ class NuScenesOccDataset(Det3DDataset):
       ``multi_adj_frame_id_cfg`` and, with ``stereo``, one more that is only the stereo reference;
     - ``ray_frames``: dict(offset, info) for every offset of ``ray_frame_ids`` (key frames);
     - ``camera_names``: the N cameras to use, in order;
-    - ``key_ego2global``: (4, 4) float64, the frame of volume and rays;
+    - ``key_ego2global``: (4, 4) float64, the frame of the volume, and ``ray_ego2global``, that of
+      rays and labels: the same but for ``key_ego='first_camera'``;
     - ``data_root``; ``ann_info`` (``eval_ann_info`` in test mode): boxes, labels as Occ3D classes.
 
     A frame outside the scene is replaced by the current one. Only the key frame carries
@@ -48,7 +49,8 @@ class NuScenesOccDataset(Det3DDataset):
         stereo: add the frame before the last adjacent one.
         ray_frame_ids: offsets in key frames that rays are drawn from; range(-12, 13) in the paper.
         key_ego: ``'lidar'``: the key frame's ``ego2global``; ``'first_camera'``: the ego pose at
-            the first camera's time (published pipeline; labels and ``ego2global`` stay LiDAR-time).
+            the first camera's time for the volume, as published, while rays and labels stay in
+            the LiDAR-time ego frame, about 45 ms off.
         modality, filter_empty_gt, test_mode, kwargs: as :class:`mmdet3d.datasets.Det3DDataset`;
             with ``use_lidar`` a sample without LiDAR is an error.
 
@@ -162,6 +164,7 @@ class NuScenesOccDataset(Det3DDataset):
             ray_frames=[dict(offset=o, info=neighbours[o]) for o in self.ray_frame_ids],
             camera_names=list(self.camera_names),
             key_ego2global=np.array(key_pose, dtype=np.float64),
+            ray_ego2global=np.array(key_info['ego2global'], dtype=np.float64),
             data_root=self.data_root)
         if not self.test_mode:
             info['ann_info'] = self.parse_ann_info(info)

@@ -79,7 +79,8 @@ def draw_to_rays(results: Dict[str, Any], draw: PixelDraw) -> RayBundle:
     ``results`` has it.
 
     Args:
-        results: ``ray_frames``, ``camera_names``, ``key_ego2global``, ``token``.
+        results: ``ray_frames``, ``camera_names``, ``key_ego2global``, ``token``; where it is there,
+            ``ray_ego2global`` is taken for ``key_ego2global`` (published pipeline).
         draw: R pixels.
 
     Returns:
@@ -88,7 +89,8 @@ def draw_to_rays(results: Dict[str, Any], draw: PixelDraw) -> RayBundle:
     """
     frames, cameras = results['ray_frames'], results['camera_names']
     bev_aug = torch.as_tensor(results.get('bev_aug_matrix', np.eye(4)), dtype=torch.float64)
-    global2key = np.linalg.inv(np.asarray(results['key_ego2global'], dtype=np.float64))
+    key_ego2global = results.get('ray_ego2global', results['key_ego2global'])
+    global2key = np.linalg.inv(np.asarray(key_ego2global, dtype=np.float64))
     used, inverse = np.unique(draw.frames * len(cameras) + draw.cameras, return_inverse=True)
     cam2img, cam2key = np.empty((2, len(used), 4, 4))
     for i, group in enumerate(used):
