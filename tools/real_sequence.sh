@@ -6,7 +6,7 @@
 #
 # DATA_ROOT: folder in nuScenes format with the sequence (samples/, v1.0-mini/, gts/, teacher_probs/,
 # text_embeds/, retrieval_benchmark/). It is only read. WORK_DIR (default work_dirs/real_sequence)
-# gets everything; a run whose metrics are there already is not repeated. About 15 minutes on 2 cores.
+# gets everything; run again, it goes on after the last stage that finished. About 15 minutes on 2 cores.
 set -euo pipefail
 [ $# -ge 1 ] || { echo "usage: $0 DATA_ROOT [WORK_DIR] [arguments of train.py]" >&2; exit 2; }
 [ -d "$1/v1.0-mini" ] || { echo "$0: $1 has no folder v1.0-mini with the tables" >&2; exit 2; }
@@ -41,21 +41,28 @@ say "the constant slab that a model must clear"
 for RUN in lidar camera depth; do
     CONFIG="$(echo configs/langocc-tiny_r18_*_pandaset-$RUN.py)"
     DIR="$WORK_DIR/$RUN"
-    if [ ! -s "$DIR/retrieval.json" ]; then
-        mkdir -p "$DIR"
+    mkdir -p "$DIR"
+    if [ ! -s "$DIR/time.json" ]; then
         say "$RUN: training ($CONFIG)"
         START=$SECONDS
-        "$PYTHON" tools/train.py "$CONFIG" --work-dir "$DIR" "${@:3}" 2>&1 | tee "$DIR/train.log" |
+        "$PYTHON" tools/train.py "$CONFIG" --work-dir "$DIR" \
+            --cfg-options val_cfg=None val_dataloader=None val_evaluator=None "${@:3}" 2>&1 |
+            tee "$DIR/train.log" |
             { grep --line-buffered -E 'Iter\(train\) \[ *[0-9]*[02468]0/|Error' | cut -c1-150 || true; }
-        CHECKPOINT="$(cat "$DIR/last_checkpoint")"
         echo "{\"train_seconds\": $((SECONDS - START))}" > "$DIR/time.json"
+    fi
+    CHECKPOINT="$(cat "$DIR/last_checkpoint")"
+    if [ ! -s "$DIR/metrics.json" ]; then
         say "$RUN: metrics on the 0.4 m grid"
         "$PYTHON" tools/test.py "$CONFIG" "$CHECKPOINT" --work-dir "$DIR/test" \
             --out "$DIR/metrics.json" > "$DIR/test.log" 2>&1 || { tail -20 "$DIR/test.log"; exit 1; }
+    fi
+    if [ ! -s "$DIR/retrieval.json" ]; then
         say "$RUN: language at LiDAR points, beside the teacher's"
         "$PYTHON" tools/eval_retrieval.py "$CONFIG" "$CHECKPOINT" \
-            --benchmark "$PANDASET_ROOT/retrieval_benchmark" --out "$DIR/retrieval.json" |
-            tee "$DIR/retrieval.txt" | tail -2
+            --benchmark "$PANDASET_ROOT/retrieval_benchmark" --out "$DIR/retrieval.json" \
+            > "$DIR/retrieval.log" 2>&1 || { tail -20 "$DIR/retrieval.log"; exit 1; }
+        grep '^mean.*all' "$DIR/retrieval.log"
     fi
 done
 

@@ -4,6 +4,7 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 import torch
 from mmdet3d.registry import INFERENCERS, TASK_UTILS
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
 
 from ..models.voxel_field import VoxelField
@@ -43,6 +44,17 @@ class OccInferencer(BaseInferencer):
         tokens = [self.dataset.get_data_info(i)['token'] for i in range(len(self.dataset))]
         self._index_of = {token: index for index, token in enumerate(tokens)}
         return self._load
+
+    def _init_collate(self, cfg: Config):
+        return self._collate
+
+    @staticmethod
+    def _collate(samples: List[dict]) -> dict:
+        """mmengine's collation, which would take infos apart, with a plain list of infos."""
+        infos = [sample['info'] for sample in samples]
+        packed = [{key: value for key, value in sample.items() if key != 'info'}
+                  for sample in samples]
+        return dict(pseudo_collate(packed), info=infos)
 
     def _init_visualizer(self, cfg: Config) -> None:
         return None  # pictures are drawn by langocc.visualization
