@@ -13,8 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where logs and checkpoints go '
                         '(default: work_dirs/<config name>)')
-    parser.add_argument('--amp', action='store_true', help='mixed precision (fp16 with loss '
-                        'scaling on CUDA, bfloat16 on a CPU)')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU only)')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate with the real batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',

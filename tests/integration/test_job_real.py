@@ -36,7 +36,7 @@ def job(repository, pandaset_root, tmp_path_factory):
         'all', '--prefix', 'pandaset', '--out-dir', folder / 'infos')
     run('tools/fit_reducer.py', '--text-embeds', pandaset_root / 'text_embeds/clip_vit_b16.npz',
         '--dims', 128, '--out', folder / 'infos/reducer_128.safetensors')
-    run('tools/train.py', CONFIG, '--work-dir', folder / 'run', '--amp', '--cfg-options', *SHORT)
+    run('tools/train.py', CONFIG, '--work-dir', folder / 'run', '--cfg-options', *SHORT)
     run.checkpoint = folder / 'run' / 'iter_3.pth'
     return run
 

@@ -11,8 +11,7 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
 from langocc.engine import (
-    AutocastOptimWrapper, BackboneInit, RayCountHook, WarmupEMA, set_amp, set_auto_scale_lr,
-    set_resume
+    BackboneInit, RayCountHook, WarmupEMA, set_amp, set_auto_scale_lr, set_resume
 )
 from voxelrender import RayBundle
 
@@ -151,16 +150,16 @@ def test_command_line_switches(tmp_path):
     assert cfg.resume and cfg.load_from is None
     with pytest.raises(FileNotFoundError, match='nowhere.pth'):
         set_resume(cfg, str(tmp_path / 'nowhere.pth'))
+
+
+def test_mixed_precision_is_for_gpus(monkeypatch):
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1.))))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(RuntimeError, match='--amp needs a GPU'):
+        set_amp(cfg)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     set_amp(cfg)
-    expected = 'AmpOptimWrapper' if torch.cuda.is_available() else 'AutocastOptimWrapper'
-    assert cfg.optim_wrapper.type == expected
-
-
-def test_autocast_runs_bfloat16_on_the_cpu():
-    model = nn.Linear(4, 4)
-    wrapper = AutocastOptimWrapper(torch.optim.SGD(model.parameters(), 0.1))
-    with wrapper.optim_context(model):
-        output = model(torch.randn(2, 4))
-    assert output.dtype == torch.bfloat16
-    wrapper.update_params(output.float().sum())
-    assert model.weight.dtype == torch.float32
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    cfg.optim_wrapper.type = 'ApexOptimWrapper'
+    with pytest.raises(ValueError, match='ApexOptimWrapper'):
+        set_amp(cfg)

@@ -3,9 +3,8 @@ from .averaging import WarmupEMA
 from .checkpoints import allow_mmengine_checkpoints
 from .hooks import RayCountHook
 from .initialization import BackboneInit
-from .optim_wrapper import AutocastOptimWrapper
 from .runner import build_runner, set_amp, set_auto_scale_lr, set_resume, set_work_dir
 
-__all__ = ['AutocastOptimWrapper', 'BackboneInit', 'RayCountHook', 'WarmupEMA',
+__all__ = ['BackboneInit', 'RayCountHook', 'WarmupEMA',
            'allow_mmengine_checkpoints', 'build_runner', 'set_amp', 'set_auto_scale_lr',
            'set_resume', 'set_work_dir']

@@ -43,16 +43,20 @@ def _init_gloo(launcher: str) -> None:
 
 
 def set_amp(cfg: Config) -> None:
-    """Switch ``cfg`` to mixed precision: AmpOptimWrapper, or bfloat16 autocast on the CPU."""
+    """Switch ``cfg`` to mixed precision by mmengine's AmpOptimWrapper.
+
+    Raises:
+        RuntimeError: on a machine without an accelerator. AmpOptimWrapper refuses the CPU, and the
+            backward pass of bfloat16 autocast crashes there inside torch 2.13.
+        ValueError: the config has an optimizer wrapper of its own.
+    """
     wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper',
-                                                   'AutocastOptimWrapper'):
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f"--amp replaces 'OptimWrapper', the config has '{wrapper.type}'")
-    if torch.cuda.is_available():
-        wrapper.type = 'AmpOptimWrapper'
-        wrapper.setdefault('loss_scale', 'dynamic')
-    else:
-        wrapper.type = 'AutocastOptimWrapper'
+    if not torch.cuda.is_available():
+        raise RuntimeError('--amp needs a GPU: on this machine train without it')
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def set_work_dir(cfg: Config, work_dir: Optional[str], config_file: str) -> None:
