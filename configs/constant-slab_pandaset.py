@@ -12,6 +12,7 @@ test_pipeline = [
 ]
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_cfg = dict()
+needs_checkpoint = False
 train_dataloader = None
 val_dataloader = None
 val_evaluator = None

@@ -13,8 +13,8 @@ from langocc.files import write_json
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', nargs='?', help='checkpoint; a model without parameters '
-                        '(constant prior) needs none')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint; the constant slab needs '
+                        'none')
     parser.add_argument('--work-dir', help='where logs go (default: work_dirs/<config name>)')
     parser.add_argument('--out', metavar='FILE.json', help='write the metrics as JSON')
     parser.add_argument('--format-only', metavar='DIR', help='score nothing; write predictions in '
@@ -39,6 +39,8 @@ def main() -> None:
         cfg.load_from = args.checkpoint
     if args.format_only:
         cfg.test_evaluator.update(format_only=True, out_dir=args.format_only)
+    if args.checkpoint is None and not cfg.get('load_from') and cfg.get('needs_checkpoint', True):
+        raise SystemExit(f'test: {args.config} needs a CHECKPOINT')
     metrics = build_runner(cfg, args.launcher).test()
     if args.out:
         write_json(args.out, metrics, indent=2)
