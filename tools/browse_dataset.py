@@ -37,7 +37,11 @@ def main() -> None:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
-    dataset = DATASETS.build(cfg[f'{args.dataloader}_dataloader'].dataset)
+    loader = cfg.get(f'{args.dataloader}_dataloader')
+    if loader is None:
+        raise SystemExit(f'browse: {args.config} has no {args.dataloader}_dataloader; choose another '
+                         'with --dataloader')
+    dataset = DATASETS.build(loader.dataset)
     wrong = [index for index in args.index if not 0 <= index < len(dataset)]
     if wrong:
         raise SystemExit(f'browse_dataset: no sample {wrong}, the data set has {len(dataset)}')

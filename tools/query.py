@@ -6,6 +6,7 @@ each word, a coloured point cloud (.ply) and a picture: the cameras with the ren
 over them, and the voxels from above and in 3D.
 """
 import argparse
+from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
@@ -28,6 +29,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if not Path(args.checkpoint).is_file():
+        raise SystemExit(f'query: checkpoint {args.checkpoint} does not exist')
     cfg = Config.fromfile(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
@@ -42,9 +45,10 @@ def main() -> None:
         print(f'sample {result.token}: {len(result.voxel_indices)} occupied voxels')
         for index, word in enumerate(result.words):
             values = result.similarity[:, index]
-            best = result.voxel_indices[values.argmax()] if len(values) else None
-            print(f'  {word!r}: highest cosine {values.max(initial=float("nan")):.3f} at voxel '
-                  f'{None if best is None else best.tolist()}')
+            if len(values):
+                best = values.argmax()
+                print(f'  {word!r}: highest cosine {values[best]:.3f} at voxel '
+                      f'{result.voxel_indices[best].tolist()}')
         print('  ' + '\n  '.join(str(file) for file in files))
 
 

@@ -94,8 +94,9 @@ def test_two_processes_train_and_test(job, repository):
 def test_query_writes_voxels_and_pictures_and_names_unknown_words(job):
     out = job.folder / 'queries'
     loose = 'model.occ_head.density_threshold=0.0'
-    job('tools/query.py', CONFIG, job.checkpoint, '--words', 'car', 'road', '--samples', 1,
-        '--out-dir', out, '--device', 'cpu', '--cfg-options', *SHORT, loose)
+    output = job('tools/query.py', CONFIG, job.checkpoint, '--words', 'car', 'road', '--samples', 1,
+                 '--out-dir', out, '--device', 'cpu', '--cfg-options', *SHORT, loose)
+    assert "'car': highest cosine" in output and 'nan' not in output.split('highest cosine')[1]
     archive = next(out.glob('*.npz'))
     with np.load(archive, allow_pickle=False) as values:
         assert values['similarity'].shape == (len(values['voxel_indices']), 2)
