@@ -39,8 +39,8 @@ def main() -> None:
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     loader = cfg.get(f'{args.dataloader}_dataloader')
     if loader is None:
-        raise SystemExit(f'browse: {args.config} has no {args.dataloader}_dataloader; choose another '
-                         'with --dataloader')
+        raise SystemExit(f'browse: {args.config} has no {args.dataloader}_dataloader; choose '
+                         'another with --dataloader')
     dataset = DATASETS.build(loader.dataset)
     wrong = [index for index in args.index if not 0 <= index < len(dataset)]
     if wrong:
