@@ -24,7 +24,7 @@ MMCV_VERSION=2.1.0
 STAMPS="$VENV/.langocc"
 # The stamp of the whole set-up: what was asked for, in this folder, by this script.
 WANTED="$(cat "$ROOT"/requirements/*.txt "$ROOT/setup.cfg" "$ROOT/pyproject.toml" \
-    "$ROOT/tools/torchvision_cpu_schemas/"* "${BASH_SOURCE[0]}" 2>/dev/null |
+    "$ROOT"/tools/torchvision_cpu_schemas/*.{py,cfg,toml} "${BASH_SOURCE[0]}" |
     { cat; echo "$ROOT ${LANGOCC_TORCH_INDEX:-}"; } | sha256sum | cut -d' ' -f1)"
 
 say() { echo "[setup] $*"; }
