@@ -14,6 +14,7 @@ from torch import Tensor
 
 from voxelrender import RayBundle, VoxelGrid, pixels_to_rays
 
+from ..datasets.geometry import camera_to_global, homogeneous
 from ..files import atomic_write
 from ..models.heads import LangOccHead
 from ..models.voxel_field import VoxelField
@@ -95,12 +96,9 @@ def camera_rays(info: dict, camera: str, width: int) -> Tuple[RayBundle, Tuple[i
     u = (torch.arange(width) + 0.5) * image['width'] / width - 0.5
     v = (torch.arange(height) + 0.5) * image['height'] / height - 0.5
     pixels = torch.stack(torch.meshgrid(u, v, indexing='xy'), -1).reshape(-1, 2).double()
-    cam2img = torch.eye(4, dtype=torch.float64)
-    cam2img[:3, :3] = torch.as_tensor(np.array(image['cam2img']))
-    key2global = torch.as_tensor(np.array(info['key_ego2global'], dtype=np.float64))
-    cam2key = torch.linalg.inv(key2global) @ torch.as_tensor(
-        np.array(image['ego2global']) @ np.array(image['cam2ego']))
-    origins, directions = pixels_to_rays(pixels, cam2img, cam2key)
+    cam2key = np.linalg.inv(info['key_ego2global']) @ camera_to_global(info, camera)
+    origins, directions = pixels_to_rays(pixels, torch.from_numpy(homogeneous(image['cam2img'])),
+                                         torch.from_numpy(cam2key))
     ids = torch.zeros(len(pixels), dtype=torch.long)
     rays = RayBundle(origins.float(), F.normalize(directions.float(), dim=-1), ids, ids.clone())
     return rays, (height, width)

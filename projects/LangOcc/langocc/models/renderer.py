@@ -5,7 +5,7 @@ Legend: B batch, R rays of all batch items together, S samples, C channels of on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List
 
 import torch
 from mmdet3d.registry import MODELS
@@ -110,9 +110,9 @@ class VolumeRenderer:
         return list(bundle.chunks(self.rays_per_chunk))
 
     def _render(self, field: VoxelField, index: int, rays: RayBundle, decoders: Decoders,
-                training: bool, generator: Optional[torch.Generator] = None) -> RenderedRays:
+                training: bool) -> RenderedRays:
         samples = march_rays(field.grid, field.density(index)[None], rays,
-                             self.march_config, training=training, generator=generator)
+                             self.march_config, training=training)
         outputs = {}
         if decoders:
             matrix = ray_voxel_weights(field.grid, rays, samples, self.weight_threshold)
