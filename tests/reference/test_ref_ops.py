@@ -1,20 +1,11 @@
 """lift_splat, stereo_cost_volume and sparse_product against naive float64 loops; gradients."""
-import itertools
-import math
-
 import pytest
 import torch
+from lift_cumsum import lift_case, lift_splat_cumsum
+from naive_ops import DTYPE, naive_cost_volume, naive_lift_splat, naive_product
 
 from voxelrender import VoxelGrid, lift_splat, sparse_product, stereo_cost_volume
-
-DTYPE = torch.float64
-
-
-def naive_product(rows, cols, values, feats, num_rows):
-    out = torch.zeros(num_rows, feats.shape[1], dtype=DTYPE)
-    for row, col, value in zip(rows.tolist(), cols.tolist(), values):
-        out[row] = out[row] + value * feats[col]
-    return out
+from voxelrender.ops import LiftGeometry
 
 
 def entries(count, num_rows, num_cols, ascending):
@@ -66,24 +57,6 @@ def test_sparse_product_takes_an_expanded_gradient():
     assert torch.allclose(feats.grad, expected[:, None].expand(3, 2))
 
 
-def naive_lift_splat(depth, context, points, grid, truncate):
-    batch, cameras, bins, height, width = depth.shape
-    cells = grid.grid_shape
-    volume = torch.zeros(batch, context.shape[2], *grid.volume_shape, dtype=DTYPE)
-    places = itertools.product(range(batch), range(cameras), range(bins), range(height),
-                               range(width))
-    for b, n, d, i, j in places:
-        index = []
-        for axis in range(3):
-            cell = ((points[b, n, d, i, j, axis].item() - grid.point_cloud_range[axis])
-                    / grid.voxel_size[axis])
-            index.append(math.trunc(cell) if truncate else math.floor(cell))
-        if all(0 <= index[axis] < cells[axis] for axis in range(3)):
-            x, y, z = index
-            volume[b, :, z, y, x] += depth[b, n, d, i, j] * context[b, n, :, i, j]
-    return volume
-
-
 @pytest.mark.parametrize('truncate', [False, True])
 def test_lift_splat(truncate):
     grid = VoxelGrid((-2, -1, 0, 2, 2, 1), (0.5, 1., 0.5))
@@ -104,36 +77,22 @@ def test_lift_splat_gradients():
     assert torch.autograd.gradcheck(lambda d, c: lift_splat(d, c, points, grid), (depth, context))
 
 
-def naive_bilinear(feats, x, y):
-    """Value (C,) of feats (C, H, W) at feature coordinates x, y; zero outside."""
-    total = torch.zeros(feats.shape[0], dtype=DTYPE)
-    for i in (math.floor(y), math.floor(y) + 1):
-        for j in (math.floor(x), math.floor(x) + 1):
-            if 0 <= i < feats.shape[1] and 0 <= j < feats.shape[2]:
-                total = total + (1 - abs(y - i)) * (1 - abs(x - j)) * feats[:, i, j]
-    return total
-
-
-def naive_cost_volume(cur, prev, warps, depths, image_size, bias, published):
-    batch, channels, height, width = cur.shape
-    image_h, image_w = image_size
-    costs = torch.zeros(batch, len(depths), height, width, dtype=DTYPE)
-    probe = [c for c in range(channels) if c % 4 == 0][-1]
-    for b, k, i, j in itertools.product(range(batch), range(len(depths)), range(height),
-                                        range(width)):
-        u, v = j * (image_w - 1) / (width - 1), i * (image_h - 1) / (height - 1)
-        d = depths[k].item()
-        q = warps[b] @ torch.tensor([u * d, v * d, d, 1.], dtype=DTYPE)
-        found, valid = torch.zeros(channels, dtype=DTYPE), False
-        if q[2] > 1e-3:
-            x, y = (q[0] / q[2]).item(), (q[1] / q[2]).item()
-            found = naive_bilinear(prev[b], x * (width - 1) / (image_w - 1),
-                                   y * (height - 1) / (image_h - 1))
-            valid = -0.5 <= x <= image_w - 0.5 and -0.5 <= y <= image_h - 0.5
-        if published:
-            valid = found[probe] != 0
-        costs[b, k, i, j] = (cur[b, :, i, j] - found).abs().sum() + (0 if valid else bias)
-    return torch.softmax(-costs, dim=1)
+def test_lift_splat_and_its_gradients_are_those_of_a_running_sum():
+    case = lift_case(bins=20, feature_size=(4, 11), channels=5, voxel_size=1.6, moved=0.7)
+    points = torch.cat([case.points, case.points.flip(1) + 3])
+    depth, context = (x.double().expand(2, *x.shape[1:]).clone().requires_grad_()
+                      for x in (case.depth, case.context))
+    grad = torch.randn(2, 5, *case.grid.volume_shape, dtype=DTYPE)
+    geometry = LiftGeometry.from_points(points, case.grid)
+    found = []
+    for volume in (lift_splat_cumsum(depth, context, points, case.grid),
+                   lift_splat(depth, context, points, case.grid),
+                   lift_splat(depth, context, geometry), lift_splat(depth, context, geometry)):
+        found.append((volume, *torch.autograd.grad(volume, (depth, context), grad)))
+    assert found[0][0].count_nonzero() > 1000
+    for ours in found[1:]:
+        for got, expected in zip(ours, found[0]):
+            assert torch.allclose(got, expected, atol=1e-10)
 
 
 @pytest.mark.parametrize('published', [False, True])

@@ -1,34 +1,13 @@
-"""The ops: dispatcher, exact answers, and errors that name what is wrong."""
+"""The ops: exact answers, and errors that name what is wrong."""
 import math
 
 import pytest
 import torch
 
-from voxelrender import VoxelGrid, lift_splat, resolve_backend, sparse_product, stereo_cost_volume
+from voxelrender import VoxelGrid, lift_splat, sparse_product, stereo_cost_volume
+from voxelrender.ops import LiftGeometry
 
 GRID = VoxelGrid((0, 0, 0, 4, 3, 2), (1, 1, 1))
-
-
-def calls(backend):
-    index = torch.zeros(1, dtype=torch.long)
-    feats = torch.zeros(1, 4, 2, 2)
-    yield lambda: sparse_product(index, index, torch.ones(1), torch.ones(1, 2), 1, backend)
-    yield lambda: lift_splat(torch.ones(1, 1, 1, 1, 1), torch.ones(1, 1, 2, 1, 1),
-                             torch.ones(1, 1, 1, 1, 1, 3), GRID, backend=backend)
-    yield lambda: stereo_cost_volume(feats, feats, torch.eye(4)[None], torch.ones(2), (8, 8),
-                                     backend=backend)
-
-
-def test_backends():
-    assert resolve_backend('op', 'auto') == resolve_backend('op', 'torch') == 'torch'
-    for call in calls('torch'):
-        call()
-    for call in calls('triton'):
-        with pytest.raises(RuntimeError, match="'triton' is not built"):
-            call()
-    for call in calls('cuda'):
-        with pytest.raises(ValueError, match="backend is 'cuda', expected one of"):
-            call()
 
 
 def test_sparse_product_of_nothing():
@@ -89,6 +68,52 @@ def test_lift_splat_batch_equals_items_and_outside_is_empty():
     assert depth.grad.abs().sum() == 0
     with pytest.raises(ValueError, match='expected .B, N, D, h, w.'):
         lift_splat(depth, context, points[..., :2], GRID)
+
+
+def test_a_geometry_is_made_once_and_serves_many_frames():
+    points = torch.rand(2, 2, 3, 2, 4, 3) * 5 - 0.5
+    geometry = LiftGeometry.from_points(points, GRID, truncate=True).to(torch.device('cpu'))
+    for _ in range(2):
+        depth, context = torch.rand(2, 2, 3, 2, 4), torch.randn(2, 2, 5, 2, 4)
+        expected = lift_splat(depth, context, points, GRID, truncate=True)
+        assert torch.equal(lift_splat(depth, context, geometry), expected)
+    inside = GRID.contains(points, truncate=True)
+    assert sorted(geometry.point_ids.tolist()) == inside.flatten().nonzero()[:, 0].tolist()
+    items = inside.flatten(1).nonzero()[:, 0] * GRID.num_voxels
+    voxels = items + GRID.flat_indices(GRID.to_indices(points, truncate=True)[inside])
+    assert geometry.voxel_ids.tolist() == sorted(set(voxels.tolist()))
+    assert geometry.starts[-1] == len(geometry.point_ids)
+
+
+def test_a_geometry_fits_its_frustum_only():
+    points = torch.rand(1, 2, 3, 2, 4, 3)
+    geometry = LiftGeometry.from_points(points, GRID)
+    depth, context = torch.rand(1, 2, 3, 2, 4), torch.rand(1, 2, 5, 2, 4)
+    with pytest.raises(ValueError, match=r'frustum \(1, 2, 3, 2, 4\)'):
+        lift_splat(depth[:, :1], context[:, :1], geometry)
+    with pytest.raises(ValueError, match='need a grid'):
+        lift_splat(depth, context, points)
+    with pytest.raises(ValueError, match=r'\(B, N, D, h, w, 3\)'):
+        LiftGeometry.from_points(points[0], GRID)
+
+
+def test_lift_splat_of_an_empty_batch():
+    depth = torch.rand(0, 2, 3, 2, 4, requires_grad=True)
+    context = torch.rand(0, 2, 5, 2, 4, requires_grad=True)
+    volume = lift_splat(depth, context, torch.rand(0, 2, 3, 2, 4, 3), GRID)
+    assert volume.shape == (0, 5, 2, 3, 4)
+    volume.sum().backward()
+    assert depth.grad.shape == depth.shape and context.grad.shape == context.shape
+
+
+def test_lift_splat_stays_in_full_precision_under_autocast():
+    points = torch.rand(1, 2, 3, 2, 4, 3) * 3
+    depth, context = torch.rand(1, 2, 3, 2, 4), torch.rand(1, 2, 5, 2, 4)
+    plain = lift_splat(depth, context, points, GRID)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        cast = lift_splat(depth, context, points, GRID)
+    assert cast.dtype == torch.float32 and torch.equal(cast, plain)
+    assert lift_splat(depth, context.bfloat16(), points, GRID).dtype == torch.float32
 
 
 def sweep(baseline=0.8, focal=40., depth_true=6., size=(32, 64)):

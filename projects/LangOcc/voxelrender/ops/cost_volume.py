@@ -54,31 +54,44 @@ def stereo_cost_volume(cur_feats: Tensor, prev_feats: Tensor, warps: Tensor, dep
     Raises:
         ValueError: If shapes do not agree.
     """
-    resolve_backend('stereo_cost_volume', backend)
+    backend = resolve_backend('stereo_cost_volume', backend, cur_feats, prev_feats)
     batch, channels, height, width = cur_feats.shape
     if prev_feats.shape != cur_feats.shape or tuple(warps.shape) != (batch, 4, 4):
         raise ValueError(f'cur_feats {tuple(cur_feats.shape)}, prev_feats '
                          f'{tuple(prev_feats.shape)}, warps {tuple(warps.shape)}: expected twice '
                          '(B, C, H, W) and (B, 4, 4)')
+    probe = (channels - 1) // 4 * 4 if published_invalid else None
+    warps = full_precision(warps)
+    with torch.autocast(cur_feats.device.type, enabled=False):
+        # Not a matrix product: on a GPU that might be in TF32, a third of a pixel off.
+        rotated = (warps[:, None, None, :3, :3]
+                   * _feature_pixels(height, width, image_size, warps)[..., None, :]).sum(-1)
+        matching = _torch_costs
+        if backend == 'triton':
+            from .triton_cost_volume import matching_costs as matching
+        costs = matching(cur_feats, prev_feats, rotated, warps[:, :3, 3], depths.to(warps),
+                         image_size, bias, probe)
+        return torch.softmax(costs.neg_(), dim=1)
+
+
+def _torch_costs(cur_feats: Tensor, prev_feats: Tensor, rotated: Tensor, shifts: Tensor,
+                 depths: Tensor, image_size: Tuple[int, int], bias: float, probe: Optional[int]
+                 ) -> Tensor:
+    """Costs (B, D, H, W) of all images; arguments as of `triton_cost_volume.matching_costs`."""
+    batch, channels, height, width = cur_feats.shape
     dtype = torch.promote_types(full_precision(cur_feats).dtype, full_precision(prev_feats).dtype)
     cur_feats, prev_feats = cur_feats.to(dtype), prev_feats.to(dtype)
-    warps = full_precision(warps)
-    pixels = _feature_pixels(height, width, image_size, warps)
-    probe = (channels - 1) // 4 * 4 if published_invalid else None
-    step = max(_PASS_NUMBERS // (height * width * channels), 1)
+    step = max(_PASS_NUMBERS // max(height * width * channels, 1), 1)
     costs = torch.empty(batch, len(depths), height * width, dtype=dtype, device=cur_feats.device)
-    with torch.autocast(cur_feats.device.type, enabled=False):
-        rotated = torch.einsum('bij,hwj->bhwi', warps[:, :3, :3], pixels)
-        for image in range(batch):
-            current, previous = _channels_last(cur_feats[image]), _channels_last(prev_feats[image])
-            for start in range(0, len(depths), step):
-                depth = depths[start:start + step].to(warps)[:, None, None, None]
-                places, valid = _warped_places(rotated[image] * depth + warps[image, :3, 3],
-                                               image_size, (height, width))
-                costs[image, start:start + step] = _matching_cost(
-                    current, previous, places, valid, bias, probe)
-        costs = costs.view(batch, len(depths), height, width)
-        return torch.softmax(costs.neg_(), dim=1)
+    for image in range(batch):
+        current, previous = _channels_last(cur_feats[image]), _channels_last(prev_feats[image])
+        for start in range(0, len(depths), step):
+            depth = depths[start:start + step, None, None, None]
+            places, valid = _warped_places(rotated[image] * depth + shifts[image], image_size,
+                                           (height, width))
+            costs[image, start:start + step] = _matching_cost(current, previous, places, valid,
+                                                              bias, probe)
+    return costs.view(batch, len(depths), height, width)
 
 
 def _matching_cost(current: Tensor, previous: Tensor, places: Tensor, valid: Tensor, bias: float,

@@ -2,13 +2,15 @@
 
 Legend: T entries of the matrix, R rows, V columns (rows of ``feats``), C channels.
 """
+from typing import Tuple
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..voxel_grid import full_precision
 from .dispatch import resolve_backend
+from .segments import entry_dots, segment_starts, segment_sums
 
 
 def sparse_product(rows: Tensor, cols: Tensor, values: Tensor, feats: Tensor, num_rows: int,
@@ -28,36 +30,51 @@ def sparse_product(rows: Tensor, cols: Tensor, values: Tensor, feats: Tensor, nu
 
     Returns:
         (R, C). Beside its inputs, forward and backward hold no more than a copy of the entries
-        and of ``feats`` or its gradient.
+        and of ``feats`` or its gradient. Triton reads half-precision features as they are.
 
     Raises:
         ValueError: If shapes do not agree or an index is out of range.
+        RuntimeError: If the backend cannot be used.
     """
-    resolve_backend('sparse_product', backend)
+    backend = resolve_backend('sparse_product', backend, rows, cols, values, feats)
     count = len(rows)
     if tuple(cols.shape) != (count,) or tuple(values.shape) != (count,) or feats.dim() != 2:
         raise ValueError(f'rows {tuple(rows.shape)}, cols {tuple(cols.shape)}, values '
                          f'{tuple(values.shape)}, feats {tuple(feats.shape)}: expected three '
                          'times (T,) and (V, C)')
-    if count and not bool((rows[1:] >= rows[:-1]).all()):
-        rows, order = torch.sort(rows, stable=True)
-        cols, values = cols[order], values[order]
-    for name, index, size in (('rows', rows, num_rows), ('cols', cols, len(feats))):
-        if count and (int(index.min()) < 0 or int(index.max()) >= size):
-            raise ValueError(f'{name} span {int(index.min())}..{int(index.max())}, expected '
-                             f'indices in [0, {size})')
+    if count:
+        rows, cols, values = _ascending(rows, cols, values, num_rows, len(feats))
     dtype = torch.promote_types(full_precision(values).dtype, full_precision(feats).dtype)
+    if backend == 'torch':
+        feats = feats.to(dtype)
     with torch.autocast(feats.device.type, enabled=False):
-        return _SparseProduct.apply(rows, cols, values.to(dtype), feats.to(dtype), num_rows)
+        return _SparseProduct.apply(rows, cols, values.to(dtype), feats, num_rows, backend)
+
+
+def _ascending(rows: Tensor, cols: Tensor, values: Tensor, num_rows: int, num_cols: int
+               ) -> Tuple[Tensor, Tensor, Tensor]:
+    """Entries sorted by row, after a check of their indices; waits for the device once."""
+    facts = [rows.amin(), rows.amax(), cols.amin(), cols.amax(),
+             (rows[1:] >= rows[:-1]).all().to(rows.dtype)]
+    *spans, ascending = torch.stack(facts).tolist()
+    for name, low, high, size in (('rows', *spans[:2], num_rows), ('cols', *spans[2:], num_cols)):
+        if low < 0 or high >= size:
+            raise ValueError(f'{name} span {low}..{high}, expected indices in [0, {size})')
+    if ascending:
+        return rows, cols, values
+    rows, order = torch.sort(rows, stable=True)
+    return rows, cols[order], values[order]
 
 
 class _SparseProduct(torch.autograd.Function):
     """The product for entries with ascending rows."""
 
     @staticmethod
-    def forward(ctx, rows, cols, values, feats, num_rows):
+    def forward(ctx, rows, cols, values, feats, num_rows, backend):
         ctx.save_for_backward(rows, cols, values, feats)
-        return _row_sums(rows, cols, values, feats.contiguous(), num_rows)
+        ctx.backend = backend
+        return segment_sums(segment_starts(rows, num_rows), cols, values, feats.contiguous(),
+                            backend)
 
     @staticmethod
     @once_differentiable
@@ -67,34 +84,11 @@ class _SparseProduct(torch.autograd.Function):
         grad_values = grad_feats = None
         with torch.autocast(feats.device.type, enabled=False):
             if ctx.needs_input_grad[2]:
-                grad_values = _entry_dots(rows, cols, grad, feats)
+                grad_values = entry_dots(segment_starts(rows, len(grad)), cols, grad,
+                                         feats.contiguous(), ctx.backend)
             if ctx.needs_input_grad[3]:
+                # By columns the same sum again: deterministic, where atomic additions are not.
                 sorted_cols, order = torch.sort(cols, stable=True)
-                grad_feats = _row_sums(sorted_cols, rows[order], values[order], grad, len(feats))
-        return None, None, grad_values, grad_feats, None
-
-
-def _row_sums(rows: Tensor, cols: Tensor, values: Tensor, feats: Tensor, num_rows: int) -> Tensor:
-    """The product for ascending rows: an embedding bag per row, weighted by the values.
-
-    An embedding bag is a CSR product that torch computes in place on every device, in parallel
-    and without a temporary per entry (2x as fast on a CPU as ``torch.sparse``).
-    """
-    if len(rows) == 0:
-        return feats.new_zeros(num_rows, feats.shape[1])
-    offsets = torch.searchsorted(rows, torch.arange(num_rows, device=rows.device))
-    return F.embedding_bag(cols, feats, offsets, mode='sum', per_sample_weights=values)
-
-
-def _entry_dots(rows: Tensor, cols: Tensor, grad: Tensor, feats: Tensor) -> Tensor:
-    """``grad[rows[t]] . feats[cols[t]]`` for each entry (T,), with ascending rows.
-
-    Torch has this as the embedding bag's gradient towards its weights; taken from there it needs
-    no (T, C) tensor. Checked against chunked gathers in the tests, and five times as fast.
-    """
-    with torch.enable_grad():
-        weights = feats.new_zeros(len(rows)).requires_grad_()
-        sums = _row_sums(rows, cols, weights, feats.detach().contiguous(), len(grad))
-    if not sums.requires_grad:
-        return weights.detach()
-    return torch.autograd.grad(sums, weights, grad)[0]
+                grad_feats = segment_sums(segment_starts(sorted_cols, len(feats)), rows[order],
+                                          values[order], grad, ctx.backend).to(feats.dtype)
+        return None, None, grad_values, grad_feats, None, None
