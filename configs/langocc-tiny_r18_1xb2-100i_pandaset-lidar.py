@@ -22,6 +22,7 @@ train_dataloader = dict(
     dataset=dict(pipeline=train_pipeline, ray_frame_ids=list(range(-12, 13))))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-model = dict(occ_head=dict(vocabulary=_base_.vocabulary, reducer=_base_.reducer_file))
+model = dict(occ_head=dict(vocabulary=_base_.vocabulary, reducer=_base_.reducer_file,
+                           start_at_vocabulary=True))
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=100))
 log_processor = dict(by_epoch=False, window_size=10)

@@ -66,7 +66,8 @@ ALL = dict(
 def test_every_loss_is_finite_and_reaches_every_parameter(rays):
     head, feats = build(**ALL), volume(2)
     losses = head.loss_by_field(head(feats), [make_rays(rays), make_rays(rays)])
-    assert set(losses) == {f'loss_{name}' for name in ALL['losses']} | {'opacity'}
+    logged = {'opacity', 'opacity_sky'}
+    assert set(losses) == {f'loss_{name}' for name in ALL['losses']} | logged
     total = sum(value for name, value in losses.items() if name.startswith('loss_'))
     assert torch.isfinite(total)
     total.backward()
@@ -75,6 +76,37 @@ def test_every_loss_is_finite_and_reaches_every_parameter(rays):
     if rays == 20:
         assert all(p.grad.any() for p in head.parameters())
         assert feats.grad.any()
+
+
+def test_language_starts_near_the_mean_of_the_vocabulary(tmp_path):
+    """Away from it by the small initial weights only; without the option, anywhere."""
+    cosines = {}
+    config = dict(type='Vocabulary', path=str(write_vocabulary(tmp_path).path),
+                  text_encoder=LetterEncoder())
+    for start in (True, False):
+        head = build(vocabulary=config, start_at_vocabulary=start)
+        head.init_weights()
+        mean = F.normalize(head.vocabulary.text_embeds.mean(0), dim=0)
+        feats = head.decoder('lang')(torch.randn(50, 8).relu())
+        cosines[start] = (feats @ mean).min()
+    assert cosines[True] > 0.9 > cosines[False]
+
+
+def test_a_start_without_a_vocabulary_is_an_error():
+    with pytest.raises(ValueError, match='start_at_vocabulary=True needs a vocabulary'):
+        build(start_at_vocabulary=True)
+
+
+def test_normalised_decoder_input_does_not_depend_on_its_scale():
+    """And its parameters keep the published names where the option is off."""
+    config = dict(type='LanguageDecoder', embed_dims=6, hidden_channels=8, in_channels=8)
+    feats = torch.rand(5, 8)
+    plain, normed = MODELS.build(config), MODELS.build(dict(config, norm_input=True))
+    for decoder in (plain, normed):
+        decoder.init_weights()
+    assert torch.allclose(normed(feats), normed(50 * feats + 3), atol=1e-3)
+    assert 'layers.0.weight' in plain.state_dict() and plain.layers[0].in_features == 8
+    assert len(normed.state_dict()) == len(plain.state_dict()) + 2
 
 
 def test_an_empty_bundle_beside_a_full_one():
@@ -195,7 +227,7 @@ def test_geometry_only_and_semantic_predictions():
                  losses=dict(semantic=dict(type='RenderedSemanticLoss'))).eval()
     field = head(volume())
     logits = head.decoder('semantic')(field.gather(0, torch.arange(4)))
-    assert torch.equal(head._classify(field, 0, torch.arange(4)).long(), logits.argmax(-1))
+    assert torch.equal(head.classify(field, 0, torch.arange(4)).long(), logits.argmax(-1))
 
 
 def test_language_sampled_between_voxels():

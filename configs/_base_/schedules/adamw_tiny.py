@@ -1,6 +1,6 @@
 """A hundred iterations on a CPU: warm-up, then a cosine to zero; no EMA.
 
-The last layers before the density start far from it and without batch norm: a larger step for them.
+The last layers start far from what they must say and without batch norm: a larger step for them.
 """
 max_iters = 100
 optim_wrapper = dict(
@@ -8,7 +8,8 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=3e-3, weight_decay=1e-2),
     paramwise_cfg=dict(custom_keys={
         'occ_head.density_decoder': dict(lr_mult=4.),
-        'occ_head.final_conv': dict(lr_mult=4.)}),
+        'occ_head.final_conv': dict(lr_mult=4.),
+        'occ_head.language_decoder': dict(lr_mult=3.)}),
     clip_grad=dict(max_norm=5, norm_type=2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=10, by_epoch=False),

@@ -2,16 +2,21 @@
 
 Legend: R rays, S samples; X, Y, Z cells. Distances in metres along the ray.
 """
+import math
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional
 
 import torch
 from torch import Tensor
 
 from .compositing import expected_distances, opacities, weights_from_densities
+from .decoding import CHUNK_SIZE
 from .rays import RayBundle
 from .sampling import edges_from_mids, importance_samples, uniform_edges
 from .voxel_grid import VoxelGrid, full_precision
+
+# Proposal samples between two looks at which rays still go on.
+_STAGE = 5
 
 
 @dataclass
@@ -61,6 +66,51 @@ class MarchConfig:
                              f'{self.num_samples}: expected at least 1 of each')
 
 
+class KnownDensities:
+    """Densities of one volume, decoded without gradient where they are read, each voxel once.
+
+    Args:
+        grid: The grid.
+        decode: Flat voxel ids (U,) -> densities (U,) in 1/m.
+        like: A tensor whose device and type (in full precision) the densities get.
+
+    Attributes:
+        volume: (Z, Y, X), 0 where nothing has been decoded.
+        complete: Whether every voxel is known.
+    """
+
+    def __init__(self, grid: VoxelGrid, decode: Optional[Callable[[Tensor], Tensor]],
+                 like: Tensor):
+        self.grid = grid
+        self.decode = decode
+        self.volume = full_precision(like.new_zeros(())).new_zeros(grid.volume_shape)
+        self.complete = False
+        self._known = torch.zeros(grid.num_voxels, dtype=torch.bool, device=like.device)
+
+    @classmethod
+    def complete_volume(cls, grid: VoxelGrid, volume: Tensor) -> 'KnownDensities':
+        """Densities (Z, Y, X) that are known everywhere."""
+        known = cls(grid, None, volume)
+        known.volume, known.complete = full_precision(volume), True
+        return known
+
+    @torch.no_grad()
+    def require(self, points: Tensor) -> None:
+        """Decodes what sampling at points (..., 3) in metres reads and is not known yet."""
+        if self.complete:
+            return
+        voxel_ids = (self.grid.touched(points).flatten() & ~self._known).nonzero()[:, 0]
+        for part in voxel_ids.split(CHUNK_SIZE):
+            self.volume.view(-1)[part] = self.decode(part).to(self.volume.dtype)
+        self._known[voxel_ids] = True
+
+    @torch.no_grad()
+    def read(self, points: Tensor) -> Tensor:
+        """Densities (...,) at points (..., 3) in metres, 0 outside the grid."""
+        self.require(points)
+        return self.grid.sample(self.volume[None, None], points[None])[0, ..., 0]
+
+
 def march_rays(grid: VoxelGrid, densities: Tensor, rays: RayBundle, config: MarchConfig,
                training: bool, generator: Optional[torch.Generator] = None) -> RaySamples:
     """Samples rays through a density volume and weighs the samples.
@@ -86,20 +136,53 @@ def march_rays(grid: VoxelGrid, densities: Tensor, rays: RayBundle, config: Marc
     if tuple(densities.shape) != (1, *grid.volume_shape):
         raise ValueError(f'densities have shape {tuple(densities.shape)}, expected '
                          f'{(1, *grid.volume_shape)}')
-    volume = full_precision(densities)[None]
+    volume = full_precision(densities)
+    known = KnownDensities.complete_volume(grid, volume[0].detach())
+    t_mids = place_samples(known, rays, config, training, generator)
+    return weigh_samples(grid, volume[0], rays, t_mids, config)
+
+
+@torch.no_grad()
+def place_samples(known: KnownDensities, rays: RayBundle, config: MarchConfig, training: bool,
+                  generator: Optional[torch.Generator] = None) -> Tensor:
+    """Distances (R, S) of the importance samples.
+
+    Proposals are read in stages, and only along rays that still have samples to place: the last
+    sample sits where 1 - 1 / (2 S) of the light has been stopped, so no density behind that place
+    changes anything. What lies behind surfaces is thus never decoded; the result is exact.
+
+    Args:
+        known: Densities to be read.
+        rays: R rays in the grid's frame.
+        config: Distances and counts.
+        training: Whether proposals are jittered.
+        generator: Source of the jitter.
+    """
+    volume = known.volume
     edges = uniform_edges(len(rays), config.num_proposal_samples, config.near, config.far,
                           training or config.jitter_at_test, generator, volume.device,
                           volume.dtype)
-    with torch.no_grad():
-        proposals = _sample_densities(grid, volume, rays, (edges[:, 1:] + edges[:, :-1]) / 2)
-        t_mids = importance_samples(edges, proposals, config.num_samples)
+    mids, lengths = (edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=-1)
+    sigmas = torch.zeros_like(mids)
+    depths = mids.new_zeros(len(rays))
+    # Optical depth up to the last sample, and a little for rounding.
+    enough = 1e-3 + math.log(2 * config.num_samples)
+    alive = torch.arange(len(rays), device=volume.device)
+    step = config.num_proposal_samples if known.complete else _STAGE
+    for start in range(0, config.num_proposal_samples, step):
+        stage = slice(start, start + step)
+        found = known.read(rays[alive].points(mids[alive, stage]))
+        sigmas[alive, stage] = found
+        depths[alive] += (found * lengths[alive, stage]).sum(-1)
+        alive = alive[depths[alive] <= enough]
+    return importance_samples(edges, sigmas, config.num_samples)
+
+
+def weigh_samples(grid: VoxelGrid, volume: Tensor, rays: RayBundle, t_mids: Tensor,
+                  config: MarchConfig) -> RaySamples:
+    """Weighs samples at distances (R, S) through densities (Z, Y, X); differentiable in them."""
     t_starts, t_ends = edges_from_mids(t_mids, config.near, config.far)
-    sigmas = _sample_densities(grid, volume, rays, t_mids)
+    sigmas = grid.sample(volume[None, None], rays.points(t_mids)[None])[0, ..., 0]
     weights, _ = weights_from_densities(sigmas, t_starts, t_ends)
     return RaySamples(t_starts, t_ends, t_mids, weights, opacities(weights),
                       expected_distances(weights, t_mids))
-
-
-def _sample_densities(grid: VoxelGrid, volume: Tensor, rays: RayBundle, t_mids: Tensor) -> Tensor:
-    """Densities (R, S) of a volume (1, 1, Z, Y, X) at distances (R, S) along the rays."""
-    return grid.sample(volume, rays.points(t_mids)[None])[0, ..., 0]

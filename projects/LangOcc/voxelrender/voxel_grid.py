@@ -177,24 +177,60 @@ class VoxelGrid:
             outside the grid has coefficient 0 and the index of its neighbour inside, so indices
             are always valid; two corners of a point may then share an index.
         """
+        lows, fractions = self.low_corners(points)
+        flat, inside = self.corner_ids(lows)
+        return flat, corner_shares(fractions) * inside
+
+    def low_corners(self, points: Tensor) -> Tuple[Tensor, Tensor]:
+        """Where points (P, 3) in metres lie between the voxels that `sample` reads.
+
+        Returns:
+            Lowest of the eight voxels, (P, 3) whole floats x, y, z in [-2, cells], -1 and beyond
+            the last being outside; and the place beyond it, (P, 3) in [0, 1).
+        """
         positions = self._positions(points)
         lows = positions.floor()
         fractions = positions - lows
-        flat, coefficients = None, None
+        # Two cells beyond is as far outside as any, and safe to convert to an integer.
+        return torch.minimum(lows.clamp_min_(-2), lows.new_tensor(self.grid_shape)), fractions
+
+    def corner_ids(self, lows: Tensor) -> Tuple[Tensor, Tensor]:
+        """The eight voxels above lowest ones (P, 3): flat indices (P, 8), long, and whether each
+        is of the grid (P, 8); one that is not has the index of its neighbour inside."""
+        flat = inside = None
         for axis in (2, 1, 0):
             cells = self.grid_shape[axis]
-            # Two cells beyond is as far outside as any, and safe to convert to an integer.
-            low = lows[:, axis].clamp(-2, cells).long()
+            low = lows[:, axis].long()
             pair = torch.stack([low, low + 1], dim=-1)
-            share = torch.stack([1 - fractions[:, axis], fractions[:, axis]], dim=-1)
-            share = share * ((pair >= 0) & (pair < cells))
-            pair = pair.clamp(0, cells - 1)
+            within = (pair >= 0) & (pair < cells)
+            pair = pair.clamp_(0, cells - 1)
             if flat is None:
-                flat, coefficients = pair, share
+                flat, inside = pair, within
             else:
                 flat = (flat[:, :, None] * cells + pair[:, None]).flatten(1)
-                coefficients = (coefficients[:, :, None] * share[:, None]).flatten(1)
-        return flat, coefficients
+                inside = (inside[:, :, None] & within[:, None]).flatten(1)
+        return flat, inside
+
+    def touched(self, points: Tensor) -> Tensor:
+        """Which voxels `sample` reads at points (..., 3) in metres: bool (Z, Y, X).
+
+        One write a point into a bitmap; no sort, nothing of size points x corners.
+        """
+        lows, _ = self.low_corners(points.reshape(-1, 3))
+        x, y, z = (lows.long() + 1).unbind(-1)
+        cells_x, cells_y, cells_z = self.grid_shape
+        # Bit (z, y, x): some point lies above voxel (z - 1, y - 1, x - 1). One more bit for points
+        # that read no voxel.
+        size = (cells_z + 1) * (cells_y + 1) * (cells_x + 1)
+        outside = (torch.minimum(torch.minimum(x, y), z) < 0) | (x > cells_x) | (y > cells_y) \
+            | (z > cells_z)
+        flat = ((z * (cells_y + 1) + y) * (cells_x + 1) + x).masked_fill_(outside, size)
+        above = torch.zeros(size + 1, dtype=torch.bool, device=points.device)
+        above[flat] = True
+        above = above[:-1].view(cells_z + 1, cells_y + 1, cells_x + 1)
+        for axis, cells in enumerate(self.volume_shape):
+            above = above.narrow(axis, 0, cells) | above.narrow(axis, 1, cells)
+        return above
 
     def intersect(self, origins: Tensor, directions: Tensor) -> Tuple[Tensor, Tensor]:
         """Where rays enter and leave the grid's box.
@@ -225,6 +261,13 @@ class VoxelGrid:
         if self.alignment == 'edges':
             return (places + 1) / 2 * (cells - 1)
         return ((places + 1) * cells - 1) / 2
+
+
+def corner_shares(fractions: Tensor) -> Tensor:
+    """Trilinear coefficients (P, 8), x fastest, of places (P, 3), x, y, z in [0, 1)."""
+    pairs = torch.stack([1 - fractions, fractions], dim=-1)
+    planes = (pairs[:, 2, :, None] * pairs[:, 1, None]).flatten(1)
+    return (planes[:, :, None] * pairs[:, 0, None]).flatten(1)
 
 
 def _floats(name: str, values: Sequence[float], count: int) -> Tuple[float, ...]:

@@ -3,16 +3,20 @@
 The paper: three hidden layers of 256 with ReLU (and dropout 0, kept for the published parameter
 names), Xavier-uniform weights, zero biases.
 
-Legend: U voxels, C feature channels, V = Z * Y * X.
+Legend: U voxels, C feature channels, H hidden channels, E embedding, K prompts, R rays,
+V = Z * Y * X.
 """
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from voxelrender import RayDecoder, UnitFeatures, in_chunks
+
+from .encoded_language import EncodedLanguage
 
 DENSITY_ACTIVATIONS = {
     'sigmoid': torch.sigmoid,
@@ -21,7 +25,7 @@ DENSITY_ACTIVATIONS = {
 }
 
 
-class VoxelDecoder(BaseModule):
+class VoxelDecoder(BaseModule, RayDecoder):
     """MLP from voxel features to ``out_channels`` numbers.
 
     Args:
@@ -33,15 +37,19 @@ class VoxelDecoder(BaseModule):
         chunk_size: voxels decoded at a time; 0 for all at once. Bounds the memory of the hidden
             layers in inference, and in training together with ``with_cp``.
         with_cp: recompute hidden layers in the backward pass instead of storing them.
+        norm_input: LayerNorm over C first. Nothing in the head keeps its features at unit scale
+            (the final convolution has no norm), and the longer a vector before its normalisation,
+            the slower training turns it: matters for short trainings.
         init_cfg: see mmengine.
     """
 
     def __init__(self, in_channels: int, out_channels: int, hidden_channels: int = 256,
                  num_hidden: int = 3, dropout: float = 0., chunk_size: int = 0,
-                 with_cp: bool = False, init_cfg: Optional[dict] = None):
+                 with_cp: bool = False, norm_input: bool = False,
+                 init_cfg: Optional[dict] = None):
         super().__init__(init_cfg or dict(
             type='Xavier', layer='Linear', distribution='uniform', bias=0.))
-        layers, width = [], in_channels
+        layers, width = [nn.LayerNorm(in_channels)] if norm_input else [], in_channels
         for _ in range(num_hidden):
             layers += [nn.Linear(width, hidden_channels), nn.ReLU(inplace=True),
                        nn.Dropout(dropout)]
@@ -49,22 +57,25 @@ class VoxelDecoder(BaseModule):
         self.layers = nn.Sequential(*layers, nn.Linear(width, out_channels))
         self.in_channels = in_channels
         self.out_channels = out_channels
+        self.dropout = dropout
         self.chunk_size = chunk_size
         self.with_cp = with_cp
 
     def mlp(self, feats: Tensor) -> Tensor:
         """``feats`` (U, C) -> (U, out_channels), in chunks, checkpointed if asked for."""
-        parts = [self._chunk(part) for part in feats.split(self.chunk_size or max(len(feats), 1))]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return in_chunks(self.layers, feats, self.chunk_size, self.with_cp)
 
-    def _chunk(self, feats: Tensor) -> Tensor:
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(self.layers, feats, use_reentrant=False)
-        return self.layers(feats)
+    def hidden(self, feats: Tensor) -> Tensor:
+        """``feats`` (U, C) -> what the last layer reads, (U, H)."""
+        return self.layers[:-1](feats)
 
     def forward(self, feats: Tensor) -> Tensor:
         """Decode ``feats`` (U, C) to (U, out_channels)."""
         return self.mlp(feats)
+
+    def encode(self, feats: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+        """What is rendered of each voxel, see :class:`RayDecoder`: here the output itself."""
+        return self(feats), None
 
 
 @MODELS.register_module()
@@ -94,7 +105,7 @@ class DensityDecoder(VoxelDecoder):
 
     def forward_volume(self, feats: Tensor) -> Tensor:
         """Densities (B, Z, Y, X) of a feature volume (B, C, Z, Y, X)."""
-        flat = feats.flatten(2).transpose(1, 2)  # a view: chunks are copied, the volume is not
+        flat = feats.flatten(2).transpose(1, 2)  # a view: the volume is not copied
         return torch.stack([self(item)[:, 0].view(feats.shape[2:]) for item in flat.unbind(0)])
 
 
@@ -105,9 +116,45 @@ class LanguageDecoder(VoxelDecoder):
     def __init__(self, in_channels: int, embed_dims: int = 512, **kwargs):
         super().__init__(in_channels, embed_dims, **kwargs)
 
+    @torch.no_grad()
+    def start_at(self, embed: Tensor) -> None:
+        """Initialise so that every voxel's feature is near the unit vector ``embed`` (E,)."""
+        self.layers[-1].weight.mul_(0.1)
+        self.layers[-1].bias.copy_(embed)
+
     def forward(self, feats: Tensor) -> Tensor:
         """Unit features (U, embed_dims), float32; eps 1e-12 as in the paper."""
         return F.normalize(self.mlp(feats).float(), dim=-1, eps=1e-12)
+
+    def encode(self, feats: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+        """What is rendered of each voxel: see :class:`voxelrender.UnitFeatures`."""
+        return self._unit_features().encode(feats)
+
+    def project(self, values: Tensor, mass: Optional[Tensor]) -> Tensor:
+        """What was rendered -> features (R, embed_dims), not normalised."""
+        return self._unit_features().project(values, mass)
+
+    def _unit_features(self) -> UnitFeatures:
+        return UnitFeatures(self.layers, self.chunk_size, self.with_cp)
+
+    def remember(self, feats: Tensor) -> EncodedLanguage:
+        """Voxels ``feats`` (U, C), ready to be compared with any text; no gradient."""
+        with torch.no_grad():
+            values, factors = self.encode(feats)
+            last = self.layers[-1]
+            if factors is None:
+                return EncodedLanguage(values)
+            return EncodedLanguage(values, factors, last.weight.detach(), last.bias.detach())
+
+    def text_logits(self, feats: Tensor, text_embeds: Tensor) -> Tensor:
+        """Features . text (U, K), each voxel's scaled by a positive number of its own.
+
+        The last layer is folded with the text (K, E): E numbers a voxel are never computed.
+        """
+        last = self.layers[-1]
+        weight, bias = text_embeds @ last.weight, text_embeds @ last.bias
+        return in_chunks(lambda part: F.linear(self.hidden(part), weight, bias), feats,
+                         self.chunk_size, self.with_cp)
 
 
 @MODELS.register_module()

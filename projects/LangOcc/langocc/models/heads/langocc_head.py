@@ -5,7 +5,7 @@ volume (B, C, Z, Y, X) can carry it.
 
 Legend: B batch, C channels, E embedding, K prompts, V voxels, U chosen voxels, R rays.
 """
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,12 @@ from voxelrender import RayBundle, VoxelGrid
 from ...occ3d import FREE_CLASS
 from ...structures import OccData
 from ...teachers import Reducer, Vocabulary
+from ..decoders import EncodedLanguage
 from ..renderer import RenderedRays
 from ..voxel_field import VoxelField
+
+# Voxels labelled at a time.
+_CHUNK = 65536
 
 
 @MODELS.register_module()
@@ -50,6 +54,9 @@ class LangOccHead(BaseModule):
             None predicts the decoder 'semantic' or, without one, class 0 (geometry only).
         reducer: file of a fitted reducer (``tools/fit_reducer.py``), or ``dict(dims=(E, D))`` to
             take the frozen matrix from a checkpoint; None for the full model.
+        start_at_vocabulary: initialise the language decoder so that every voxel starts near the
+            mean of the vocabulary's text embeddings instead of a random direction (the paper's).
+            CLIP's text space is narrow: finding that mean is most of what a short training does.
         density_threshold: voxels of lower density (1/m) are free (paper: 0.1).
         with_cp: recompute the final convolution in the backward pass.
         init_cfg: see mmengine.
@@ -59,7 +66,8 @@ class LangOccHead(BaseModule):
                  renderer: dict, losses: dict, feat_channels: int = 256,
                  upsample: Optional[Sequence[int]] = None,
                  position_frequencies: Optional[int] = None, vocabulary: Optional[dict] = None,
-                 reducer: Union[str, dict, None] = None, density_threshold: float = 0.1,
+                 reducer: Union[str, dict, None] = None, start_at_vocabulary: bool = False,
+                 density_threshold: float = 0.1,
                  with_cp: bool = False, init_cfg: Optional[dict] = None):
         super().__init__(init_cfg)
         self.grid = VoxelGrid(**grid)
@@ -85,7 +93,17 @@ class LangOccHead(BaseModule):
         self.vocabulary = None
         if vocabulary is not None:
             self.set_vocabulary(TASK_UTILS.build(vocabulary))
+        self.start_at_vocabulary = start_at_vocabulary
+        if start_at_vocabulary and self.vocabulary is None:
+            raise ValueError('start_at_vocabulary=True needs a vocabulary, got None')
         self._check_losses()
+
+    def init_weights(self) -> None:
+        """As configured, then the language decoder's start (see ``start_at_vocabulary``)."""
+        super().init_weights()
+        if self.start_at_vocabulary:
+            text = F.normalize(self.reduce(self.vocabulary.text_embeds), dim=-1)
+            self.language_decoder.start_at(F.normalize(text.mean(0), dim=0))
 
     def _check_losses(self) -> None:
         for name, loss in self.losses.items():
@@ -112,7 +130,11 @@ class LangOccHead(BaseModule):
     # ------------------------------------------------------------------ field
 
     def forward(self, voxel_feats: Tensor) -> VoxelField:
-        """Voxel volume (B, C, Z, Y, X) -> field. Language is not decoded here."""
+        """Voxel volume (B, C, Z, Y, X) -> field.
+
+        Nothing is decoded here: neither language, nor densities, which the field decodes where
+        they are read (unless dropout would make every reading another one).
+        """
         if self.position_frequencies is not None:
             places = encode_positions(voxel_feats.shape[2:], self.position_frequencies, voxel_feats)
             voxel_feats = torch.cat([voxel_feats, places.expand(len(voxel_feats), -1, -1, -1, -1)],
@@ -126,7 +148,10 @@ class LangOccHead(BaseModule):
             raise ValueError(f'the head is on a grid of {self.grid.volume_shape} cells (Z, Y, X), '
                              f'the volume {tuple(voxel_feats.shape[2:])} gives '
                              f'{tuple(feats.shape[2:])}')
-        return VoxelField(feats, self.density_decoder.forward_volume(feats), self.grid)
+        field = VoxelField(feats, None, self.grid, self.density_decoder)
+        if self.training and self.density_decoder.dropout:
+            return VoxelField(feats, field.densities, self.grid)
+        return field
 
     def decoder(self, name: str) -> nn.Module:
         """The decoder of output ``name``; KeyError lists what there is."""
@@ -155,9 +180,13 @@ class LangOccHead(BaseModule):
         rays = [self._reduced_targets(bundle) for bundle in rays]
         outputs = tuple(name for name in self.decoder_names
                         if any(loss.output == name for loss in self.losses.values()))
+        if any(getattr(loss, 'needs_volume', False) for loss in self.losses.values()):
+            field.densities  # decoded once, and rendered from there
         rendered = self.render(field, rays, outputs, training=self.training)
         losses = {f'loss_{name}': loss(rendered, field) for name, loss in self.losses.items()}
         losses['opacity'] = _mean(rendered.opacities)  # logged, not part of the sum
+        if 'sky' in rendered.rays.targets:  # what should be empty, and how empty it is: logged
+            losses['opacity_sky'] = _mean(rendered.opacities[rendered.rays.targets['sky']])
         return losses
 
     def _reduced_targets(self, rays: RayBundle) -> RayBundle:
@@ -182,20 +211,36 @@ class LangOccHead(BaseModule):
             ids = field.occupied(index, self.density_threshold)
             semantics = torch.full((field.grid.num_voxels,), FREE_CLASS, dtype=torch.uint8,
                                    device=field.feats.device)
-            semantics[ids] = self._classify(field, index, ids)
+            semantics[ids] = self.classify(field, index, ids)
             volume = semantics.view(*field.grid.volume_shape).permute(2, 1, 0)
             predictions.append(OccData(semantics=volume.contiguous()))
         return predictions
 
-    def _classify(self, field: VoxelField, index: int, ids: Tensor) -> Tensor:
+    def classify(self, field: VoxelField, index: int, voxel_ids: Tensor,
+                 lang_feats: Optional[Tensor] = None) -> Tensor:
+        """Classes (U,) uint8 of chosen voxels of batch item ``index``.
+
+        ``lang_feats`` (U, E): what :meth:`language` gave for them, where that is known already.
+        """
         if self.vocabulary is not None:
-            return self.vocabulary.classify(
-                self.language(field, index, ids),
-                text_embeds=self.reduce(self.vocabulary.text_embeds.to(ids.device)))
+            text = self.reduce(self.vocabulary.text_embeds.to(voxel_ids.device))
+            if lang_feats is not None:
+                return self.vocabulary.classify(lang_feats, text_embeds=text)
+            classes = self.vocabulary.prompt_to_class.to(voxel_ids.device, torch.uint8)
+            decode = self.decoder('lang')
+            return self._labels(field, index, voxel_ids,
+                                lambda feats: classes[decode.text_logits(feats, text).argmax(-1)])
         if 'semantic' in self.decoder_names:
-            logits = self.decoder('semantic')(field.gather(index, ids))
-            return logits.argmax(-1).to(torch.uint8)
-        return torch.zeros(len(ids), dtype=torch.uint8, device=ids.device)
+            decode = self.decoder('semantic')
+            return self._labels(field, index, voxel_ids,
+                                lambda feats: decode(feats).argmax(-1).to(torch.uint8))
+        return torch.zeros(len(voxel_ids), dtype=torch.uint8, device=voxel_ids.device)
+
+    @staticmethod
+    def _labels(field: VoxelField, index: int, voxel_ids: Tensor,
+                label: Callable[[Tensor], Tensor]) -> Tensor:
+        """``label``, features (U, C) -> (U,), at chosen voxels, so many at a time."""
+        return torch.cat([label(field.gather(index, part)) for part in voxel_ids.split(_CHUNK)])
 
     def language(self, field: VoxelField, index: int, voxel_ids: Tensor) -> Tensor:
         """Unit language features (U, E) of chosen voxels of batch item ``index``."""
@@ -205,8 +250,16 @@ class LangOccHead(BaseModule):
     def query(self, field: VoxelField, index: int, voxel_ids: Tensor, text_embeds: Tensor
               ) -> Tensor:
         """Cosine similarity (U, K) of chosen voxels to text embeddings (K, E)."""
-        text = F.normalize(self.reduce(text_embeds.to(voxel_ids.device)), dim=-1)
-        return self.language(field, index, voxel_ids) @ text.t()
+        text = self.reduce(text_embeds.to(voxel_ids.device))
+        return self.queryable(field, index, voxel_ids).similarity(text)
+
+    @torch.no_grad()
+    def queryable(self, field: VoxelField, index: int, voxel_ids: Tensor) -> EncodedLanguage:
+        """Language of chosen voxels, decoded once, to be compared with any text afterwards.
+
+        Its ``similarity`` takes texts in the decoder's space: :meth:`reduce` them first.
+        """
+        return self.decoder('lang').remember(field.gather(index, voxel_ids))
 
     def sample_language(self, field: VoxelField, index: int, points: Tensor,
                         chunk: int = 65536) -> Tensor:

@@ -14,6 +14,7 @@ from ..voxel_field import VoxelField
 class TotalVariationLoss(nn.Module):
     """Mean absolute difference of neighbouring densities, summed over the three axes."""
     output = None
+    needs_volume = True  # of densities, decoded in every voxel
 
     def __init__(self, loss_weight: float = 0.01):
         super().__init__()
@@ -34,6 +35,7 @@ class DensitySparsityLoss(nn.Module):
         scale: density in 1/m from which the pull towards zero weakens.
     """
     output = None
+    needs_volume = True  # of densities, decoded in every voxel
 
     def __init__(self, scale: float = 0.5, loss_weight: float = 0.01):
         super().__init__()

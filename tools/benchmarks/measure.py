@@ -1,0 +1,82 @@
+"""Seconds and memory of a function, on a CPU or a GPU."""
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, List
+
+import torch
+
+MEGABYTE = 2 ** 20
+median = statistics.median
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for the device."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize()
+
+
+def run_step(side: Callable, scene):
+    """Loss and gradients of one step, and its seconds."""
+    device = scene.voxel_feats.device
+    synchronize(device)
+    start = time.perf_counter()
+    loss = side(scene)
+    grads = torch.autograd.grad(loss, scene.leaves())
+    synchronize(device)
+    return loss.item(), grads, time.perf_counter() - start
+
+
+def seconds_of(function: Callable[[], object], device: torch.device, repeats: int) -> List[float]:
+    """Seconds of ``repeats`` calls after one that warms up."""
+    times = []
+    for repeat in range(repeats + 1):
+        synchronize(device)
+        start = time.perf_counter()
+        function()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return times[1:]
+
+
+def high_water_mark() -> float:
+    """Peak resident memory of this process in MB (Linux: of this program alone)."""
+    status = Path('/proc/self/status')
+    if status.exists():
+        line = next(row for row in status.read_text().splitlines() if row.startswith('VmHWM'))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_peak(function: Callable[[], object], device: torch.device) -> float:
+    """Memory in MB that a call takes beyond what is held now. For a process of its own."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / MEGABYTE
+    reset = Path('/proc/self/clear_refs')
+    if reset.exists():
+        reset.write_text('5')
+    before = high_water_mark()
+    function()
+    return high_water_mark() - before
+
+
+def peak_in_child(arguments, side: str) -> float:
+    """Peak memory in MB of one side of the command, measured in a child process.
+
+    Raises:
+        RuntimeError: If the child fails; its output is in the message.
+    """
+    tool = Path(__file__).resolve().parents[1] / 'benchmark.py'
+    command = [sys.executable, str(tool), arguments.command, '--preset', arguments.preset,
+               '--device', arguments.device, '--rays', arguments.rays, '--threshold',
+               str(arguments.threshold), '--peak-of', side]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'peak memory of {side}: exit {done.returncode}\n{done.stderr}')
+    return float(done.stdout.split()[-1])
