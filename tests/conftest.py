@@ -1,9 +1,16 @@
-"""Fixtures shared by all tests: where the real test data is, and quiet, repeatable torch."""
+"""Fixtures shared by all tests: where real data are, a stand-in for them, repeatable torch."""
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Triton then interprets its kernels. It looks at this when it is first imported, which torch
+    # does not do by itself.
+    os.environ.setdefault('TRITON_INTERPRET', '1')
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -35,6 +42,45 @@ def pandaset_root(shared_root) -> Path:
     if not root.is_dir():
         pytest.skip(f'no real sequence at {root}')
     return root
+
+
+@pytest.fixture(scope='session')
+def stand_in_root(tmp_path_factory) -> Path:
+    """What building a model reads from a data root: text embeddings, a reducer, teacher folders."""
+    from langocc.teachers import Reducer, Vocabulary
+    root = tmp_path_factory.mktemp('data')
+    prompts = sorted({*Vocabulary('occ3d_nuscenes').prompts,
+                      *Vocabulary('pandaset_cityscapes').prompts})
+    for folder in ('text_embeds', 'teacher_probs', 'teacher_feats'):
+        (root / folder).mkdir()
+    rows = np.random.default_rng(0).standard_normal((len(prompts), 512))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.savez(root / 'text_embeds' / 'clip_vit_b16.npz', all=rows.astype(np.float16))
+    (root / 'text_embeds' / 'names.json').write_text(json.dumps(dict(all=prompts)))
+    matrix = torch.randn(512, 128, generator=torch.Generator().manual_seed(0))
+    Reducer(matrix * 0.1).save(root / 'reducer_128.safetensors')
+    return root
+
+
+@pytest.fixture
+def data_roots(stand_in_root, monkeypatch) -> Path:
+    """The stand-in, named as the data root of every recipe."""
+    for name in ('NUSCENES_ROOT', 'PANDASET_ROOT', 'LANGOCC_INFO_ROOT'):
+        monkeypatch.setenv(name, str(stand_in_root))
+    return stand_in_root
+
+
+@pytest.fixture(scope='session', params=['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
+def triton_device(request) -> str:
+    """Where Triton kernels run: interpreted on a CPU, compiled on a GPU."""
+    from voxelrender.ops import dispatch
+    if dispatch.import_error():
+        pytest.skip(f'no Triton: {dispatch.import_error()}')
+    if request.param == 'cuda' and not torch.cuda.is_available():
+        pytest.skip('no CUDA device')
+    if request.param == 'cpu' and not dispatch.triton_interprets():
+        pytest.skip('Triton compiles here and does not interpret (TRITON_INTERPRET is not 1)')
+    return request.param
 
 
 @pytest.fixture(autouse=True)

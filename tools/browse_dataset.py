@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
+from langocc.files import existing_file, one_line_errors
 from langocc.visualization import save_picture
 from langocc.visualization.browse import draw_sample
 
@@ -33,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Entry point."""
     args = parse_args()
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(existing_file(args.config, 'config'))
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
@@ -53,4 +54,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors('browse_dataset'):
+        main()

@@ -4,11 +4,12 @@
 ``python tools/eval_retrieval.py CONFIG CHECKPOINT --benchmark DIR [--out FILE.json]``
 """
 import argparse
+from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from langocc.apis import OccInferencer, score_retrieval
-from langocc.files import write_json
+from langocc.files import existing_file, one_line_errors, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,9 +31,11 @@ def show(value) -> str:
 
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(existing_file(args.config, 'config'))
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    existing_file(args.checkpoint, 'checkpoint')
+    existing_file(Path(args.benchmark) / 'retrieval_anns_all.csv', 'table of the benchmark')
     inferencer = OccInferencer(cfg, args.checkpoint, args.device)
     result = score_retrieval(inferencer, args.benchmark, args.splits)
     print(f'{"query":<20} {"split":<6} {"field":>6} {"teach.":>6} {"chance":>6} {"all":>6}')
@@ -48,4 +51,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors('eval_retrieval'):
+        main()

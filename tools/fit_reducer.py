@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from langocc.files import one_line_errors
 from langocc.teachers import TextEmbeddings, Vocabulary, fit_reducer
 
 
@@ -46,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors('fit_reducer', ValueError):
+        main()

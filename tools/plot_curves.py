@@ -2,6 +2,7 @@
 import argparse
 from pathlib import Path
 
+from langocc.files import one_line_errors
 from langocc.visualization import draw_curves, read_scalars, save_picture
 
 
@@ -29,4 +30,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors('plot_curves', ValueError, KeyError):
+        main()

@@ -6,11 +6,11 @@ each word, a coloured point cloud (.ply) and a picture: the cameras with the ren
 over them, and the voxels from above and in 3D.
 """
 import argparse
-from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from langocc.apis import OccInferencer
+from langocc.files import existing_file, one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,9 +29,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if not Path(args.checkpoint).is_file():
-        raise SystemExit(f'query: checkpoint {args.checkpoint} does not exist')
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(existing_file(args.config, 'config'))
+    existing_file(args.checkpoint, 'checkpoint')
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     inferencer = OccInferencer(cfg, args.checkpoint, args.device)
@@ -53,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors('query'):
+        main()

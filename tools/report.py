@@ -3,7 +3,7 @@
 import argparse
 
 from langocc.evaluation.report import markdown_table, read_runs
-from langocc.files import write_json
+from langocc.files import one_line_errors, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -16,12 +16,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     rows = read_runs(args.root)
-    if not rows:
-        raise SystemExit(f'report: no */metrics.json below {args.root}')
     print(markdown_table(rows))
     if args.out:
         write_json(args.out, rows, indent=2)
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors('report', ValueError):
+        main()

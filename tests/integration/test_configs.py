@@ -1,41 +1,27 @@
 """Every recipe loads, builds, and says what its name says."""
-import json
+import re
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from mmdet3d.registry import METRICS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-
-from langocc.teachers import Reducer, Vocabulary
-
-
-@pytest.fixture(scope='module')
-def data_roots(tmp_path_factory):
-    """Stand-ins for both data roots: the files that building a model reads."""
-    root = tmp_path_factory.mktemp('data')
-    prompts = sorted({*Vocabulary('occ3d_nuscenes').prompts,
-                      *Vocabulary('pandaset_cityscapes').prompts})
-    (root / 'text_embeds').mkdir()
-    (root / 'teacher_probs').mkdir()
-    (root / 'teacher_feats').mkdir()
-    rows = np.random.default_rng(0).standard_normal((len(prompts), 512))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    np.savez(root / 'text_embeds' / 'clip_vit_b16.npz', all=rows.astype(np.float16))
-    (root / 'text_embeds' / 'names.json').write_text(json.dumps(dict(all=prompts)))
-    Reducer(torch.randn(512, 128) * 0.1).save(root / 'reducer_128.safetensors')
-    patch = pytest.MonkeyPatch()
-    patch.setenv('NUSCENES_ROOT', str(root))
-    patch.setenv('PANDASET_ROOT', str(root))
-    patch.setenv('LANGOCC_INFO_ROOT', f'{root}/')
-    yield root
-    patch.undo()
 
 
 def recipes():
     from tests.conftest import REPOSITORY
     return sorted(path.name for path in (REPOSITORY / 'configs').glob('*.py'))
+
+
+def stated_parameters(repository):
+    """Recipe -> trained parameters in README's table; {a,b} in a name stands for several."""
+    text = (repository / 'README.md').read_text()
+    stated = {}
+    for name, count in re.findall(r'^\| `(\S+\.py)` \|.*\| ([\d,]+)[^|]*\|$', text, re.M):
+        start, choices, end = re.fullmatch(r'([^{]*)(?:{(.*)})?([^}]*)', name).groups()
+        for choice in (choices or '').split(','):
+            stated[f'{start}{choice}{end}'] = int(count.replace(',', ''))
+    return stated
 
 
 @pytest.mark.parametrize('recipe', recipes())
@@ -48,6 +34,8 @@ def test_recipe_builds(recipe, repository, data_roots):
     assert Config.fromstring(cfg.pretty_text, '.py').model == cfg.model  # can be dumped and read
     if cfg.get('train_dataloader') is None:
         return
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert stated_parameters(repository)[recipe] == trained
     rays = [t for t in cfg.train_dataloader.dataset.pipeline if t.type == 'PrepareRays'][0]
     for loss in model.occ_head.losses.values():
         needed = {'lang': 'lang_feats', 'rgb': 'rgb'}.get(loss.output)
@@ -70,3 +58,39 @@ def test_paper_recipes_hold_the_papers_numbers(recipe, rays, epochs, batch, repo
     assert (renderer.near, renderer.far, renderer.num_proposal_samples,
             renderer.num_samples) == (0.05, 40., 50, 100)
     assert cfg.auto_scale_lr.base_batch_size == 16
+
+
+@pytest.mark.parametrize('data', ['nus_occ3d', 'pandaset_occ'])
+@pytest.mark.parametrize('slash', ['', '/'])
+@pytest.mark.parametrize('relative', [False, True])
+def test_roots_are_relative_or_absolute_with_or_without_slash(data, slash, relative, repository,
+                                                              tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start = '' if relative else f'{tmp_path}/'
+    for name in ('NUSCENES_ROOT', 'PANDASET_ROOT'):
+        monkeypatch.setenv(name, f'{start}some data{slash}')
+    (tmp_path / 'some data').mkdir()
+    file = repository / f'configs/_base_/datasets/{data}.py'
+
+    def check(cfg, folder):
+        loader = cfg.test_dataloader.dataset
+        file = Path(loader.data_root, loader.ann_file)  # as mmdet3d joins them
+        assert file.resolve().parent == folder and file.suffix == '.json'
+        assert Path(cfg.reducer_file).resolve() == folder / 'reducer_128.safetensors'
+        assert Path(cfg.text_encoder.files).resolve().parent == tmp_path / 'some data/text_embeds'
+        assert Path(cfg.teacher.root).resolve().parent == tmp_path / 'some data'
+
+    monkeypatch.setenv('LANGOCC_INFO_ROOT', f'{start}infos{slash}')
+    cfg = Config.fromfile(file)
+    check(cfg, tmp_path / 'infos')
+    cfg.dump(tmp_path / 'dumped.py')
+    monkeypatch.delenv('LANGOCC_INFO_ROOT')
+    check(Config.fromfile(tmp_path / 'dumped.py'), tmp_path / 'infos')
+    check(Config.fromfile(file), tmp_path / 'some data')
+    assert Path(Config.fromfile(file).data_root).is_absolute() != relative
+
+
+def test_the_reduced_recipe_reads_the_map_beside_its_infos(repository, monkeypatch):
+    monkeypatch.setenv('LANGOCC_INFO_ROOT', '/infos')
+    cfg = Config.fromfile(repository / 'configs/langocc-reduced_r50_4xb4-18e_nus-occ3d.py')
+    assert cfg.model.occ_head.reducer == '/infos/reducer_128.safetensors'

@@ -13,6 +13,8 @@ VERSION = 'v1.0-tiny'
 CAMERAS = ('CAM_FRONT', 'CAM_BACK')
 IMAGE_SIZE = (45, 80)  # height, width
 GRID_SHAPE = (20, 20, 4)
+DATA_CONFIG = dict(input_size=(16, 32), src_size=IMAGE_SIZE, resize=(-.06, .11), rot=(-5.4, 5.4),
+                   flip=True, crop_h=(0., 0.), resize_test=0.)
 NUM_POINTS = 200
 LOOK = {'CAM_FRONT': 0., 'CAM_BACK': np.pi}
 _CATEGORIES = ('noise', 'vehicle.car', 'human.pedestrian.adult', 'static.manmade', 'animal')
@@ -33,6 +35,13 @@ def yaw_matrix(angle: float) -> np.ndarray:
 def camera_rotation(yaw: float) -> np.ndarray:
     """Camera (x right, y down, z ahead) -> ego, looking along ``yaw``."""
     return yaw_matrix(yaw) @ np.array([[0., 0, 1], [-1, 0, 0], [0, -1, 0]])
+
+
+def blob_image(center, size=(240, 400), sigma=6.):
+    """A smooth bright spot whose centre of mass is ``center`` (u, v)."""
+    v, u = np.mgrid[:size[0], :size[1]]
+    values = 255 * np.exp(-((u - center[0])**2 + (v - center[1])**2) / (2 * sigma**2))
+    return Image.fromarray(np.repeat(np.round(values).astype(np.uint8)[..., None], 3, axis=2))
 
 
 class NuScenesFactory:

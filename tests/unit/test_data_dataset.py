@@ -7,19 +7,16 @@ import pytest
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from nusc_factory import CAMERAS, GRID_SHAPE, IMAGE_SIZE, VERSION, NuScenesFactory
+from nusc_factory import CAMERAS, DATA_CONFIG, GRID_SHAPE
 
 from langocc.datasets import NuScenesOccDataset
 from langocc.datasets.frame_store import FrameStore
 from langocc.datasets.nuscenes_occ_dataset import adjacent_offsets
-from langocc.datasets.nuscenes_prepare import prepare_infos
 
 
 @pytest.fixture
-def root(tmp_path):
-    factory = NuScenesFactory(tmp_path / 'data').write()
-    prepare_infos(factory.root, VERSION, factory.root, splits='all', prefix='tiny')
-    return factory.root
+def root(tiny_root):
+    return tiny_root
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +31,8 @@ def make(root, **kwargs):
 
 
 def full_pipeline(is_train=True):
-    config = dict(input_size=(16, 32), src_size=IMAGE_SIZE, resize=(-.06, .11), rot=(-5.4, 5.4),
-                  flip=True, crop_h=(0., 0.), resize_test=0.)
     return [
-        dict(type='PrepareImageInputs', data_config=config, is_train=is_train),
+        dict(type='PrepareImageInputs', data_config=DATA_CONFIG, is_train=is_train),
         dict(type='BEVAug', bda_aug_conf=dict(flip_dx_ratio=.5, flip_dy_ratio=.5),
              is_train=is_train),
         dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
@@ -140,6 +135,14 @@ def test_what_is_returned_can_be_changed_safely(root):
     assert after['images'] == before['images'] and after['frames'] == before['frames']
 
 
+def test_building_prints_no_table_of_boxes(root, monkeypatch):
+    printed = []
+    monkeypatch.setattr('mmdet3d.datasets.det3d_dataset.print_log',
+                        lambda message, *args, **kwargs: printed.append(message))
+    dataset = make(root)
+    assert printed == [] and dataset._fully_initialized and len(dataset) == 6
+
+
 def test_lazy_init_loads_at_first_use(root):
     dataset = make(root, lazy_init=True, pipeline=full_pipeline())
     assert not dataset._fully_initialized
@@ -214,7 +217,7 @@ def test_missing_keys_are_named(root):
     (root / 'tiny_infos_all.json').write_text('{')
     with pytest.raises(ValueError, match='tiny_infos_all.json is not valid JSON'):
         make(root)
-    with pytest.raises(FileNotFoundError, match='nowhere.json'):
+    with pytest.raises(FileNotFoundError, match='no infos at .*nowhere.json: .*prepare_data.py'):
         make(root, ann_file='nowhere.json')
 
 

@@ -1,5 +1,7 @@
 """Averaging, schedule, checkpoints, initialisation, hooks: what the runner is given."""
+import argparse
 import math
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,8 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
 from langocc.engine import (
-    BackboneInit, RayCountHook, WarmupEMA, set_amp, set_auto_scale_lr, set_resume
+    BackboneInit, RayCountHook, WarmupEMA, add_runner_arguments, build_runner, read_config, set_amp,
+    set_auto_scale_lr, set_checkpoint, set_resume
 )
 from voxelrender import RayBundle
 
@@ -150,6 +153,52 @@ def test_command_line_switches(tmp_path):
     assert cfg.resume and cfg.load_from is None
     with pytest.raises(FileNotFoundError, match='nowhere.pth'):
         set_resume(cfg, str(tmp_path / 'nowhere.pth'))
+
+
+def test_arguments_become_a_config(tmp_path, monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    (tmp_path / 'recipe.py').write_text('train_cfg = dict(max_iters=9)\nlr = 1.')
+    parser = argparse.ArgumentParser()
+    add_runner_arguments(parser)
+    cfg = read_config(parser.parse_args([str(tmp_path / 'recipe.py'), '--local-rank', '3']))
+    assert os.environ.pop('LOCAL_RANK') == '3'
+    assert cfg.work_dir == 'work_dirs/recipe' and cfg.train_cfg.max_iters == 9
+    monkeypatch.setenv('LOCAL_RANK', '5')
+    cfg = read_config(parser.parse_args([
+        str(tmp_path / 'recipe.py'), '--work-dir', 'here', '--cfg-options', 'train_cfg.max_iters=2',
+        'lr=0.5']))
+    assert (cfg.work_dir, cfg.train_cfg.max_iters, cfg.lr) == ('here', 2, 0.5)
+    assert os.environ['LOCAL_RANK'] == '5'  # torchrun's own stands
+
+
+def test_evaluation_needs_a_checkpoint_unless_the_config_says_otherwise(tmp_path):
+    (tmp_path / 'recipe.py').write_text('load_from = None')
+    cfg = Config.fromfile(tmp_path / 'recipe.py')
+    with pytest.raises(ValueError, match='recipe.py needs a CHECKPOINT'):
+        set_checkpoint(cfg, None)
+    with pytest.raises(FileNotFoundError, match='nowhere.pth does not exist'):
+        set_checkpoint(cfg, str(tmp_path / 'nowhere.pth'))
+    (tmp_path / 'c.pth').touch()
+    set_checkpoint(cfg, str(tmp_path / 'c.pth'))
+    assert cfg.load_from == str(tmp_path / 'c.pth')
+    set_checkpoint(cfg, None)  # the config names one by now
+    set_checkpoint(Config(dict(needs_checkpoint=False)), None)
+
+
+@pytest.mark.parametrize('settings, expected', [
+    (None, dict(type='MMDistributedDataParallel', device_ids=None)),
+    (dict(find_unused_parameters=True), dict(
+        type='MMDistributedDataParallel', device_ids=None, find_unused_parameters=True)),
+    (dict(type='Mine', broadcast_buffers=False), dict(
+        type='Mine', device_ids=None, broadcast_buffers=False))])
+def test_processes_on_cpus_are_wrapped_without_devices(settings, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr('torch.distributed.is_initialized', lambda: True)
+    monkeypatch.setattr('langocc.engine.runner.Runner.from_cfg', lambda cfg: cfg)
+    cfg = Config(dict(model_wrapper_cfg=settings))
+    for _ in range(2):  # a config may build a runner twice
+        assert build_runner(cfg, 'pytorch').model_wrapper_cfg == expected
+    assert build_runner(Config(dict(work_dir='x'))).get('model_wrapper_cfg') is None
 
 
 def test_mixed_precision_is_for_gpus(monkeypatch):

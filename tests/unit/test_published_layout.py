@@ -1,7 +1,4 @@
 """Configs of the paper build models with the published parameters, name by name."""
-import numpy as np
-import pytest
-import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -11,24 +8,6 @@ from langocc.models.langocc import PUBLISHED_PREFIXES, published_name
 PARTS = dict(img_backbone=23508032, img_neck=1377024, img_view_transformer=5840638,
              img_bev_encoder_backbone=4122688, img_bev_encoder_neck=7232, pre_process_net=83136,
              final_conv=221440, density_decoder=197633, language_decoder=328960)
-
-
-@pytest.fixture
-def nuscenes_root(tmp_path, monkeypatch):
-    """A stand-in data root: what building a model and its vocabulary reads."""
-    import json
-
-    from langocc.teachers import Reducer, Vocabulary
-    prompts = Vocabulary('occ3d_nuscenes').prompts
-    folder = tmp_path / 'text_embeds'
-    folder.mkdir()
-    rows = np.random.default_rng(0).standard_normal((len(prompts), 512))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    np.savez(folder / 'clip_vit_b16.npz', occ3d=rows.astype(np.float16))
-    (folder / 'names.json').write_text(json.dumps(dict(occ3d=list(prompts))))
-    Reducer(torch.randn(512, 128) * 0.1).save(tmp_path / 'reducer_128.safetensors')
-    monkeypatch.setenv('NUSCENES_ROOT', str(tmp_path))
-    return tmp_path
 
 
 def build(repository, recipe):
@@ -44,7 +23,7 @@ def published(shared_root):
             for name, shape in lines}
 
 
-def test_full_model_has_the_published_state_dict(repository, shared_root, nuscenes_root):
+def test_full_model_has_the_published_state_dict(repository, shared_root, data_roots):
     model = build(repository, 'full')
     ours = {published_name(name): tuple(value.shape)
             for name, value in model.state_dict().items()}
@@ -57,7 +36,7 @@ def test_full_model_has_the_published_state_dict(repository, shared_root, nuscen
                                        'occ_head.language_decoder'}
 
 
-def test_reduced_model_adds_only_the_frozen_reducer(repository, shared_root, nuscenes_root):
+def test_reduced_model_adds_only_the_frozen_reducer(repository, shared_root, data_roots):
     model = build(repository, 'reduced')
     assert sum(p.numel() for p in model.parameters()) == 35588095
     extra = {published_name(n) for n in model.state_dict()} - set(published(shared_root))
@@ -65,6 +44,6 @@ def test_reduced_model_adds_only_the_frozen_reducer(repository, shared_root, nus
     assert model.state_dict()['occ_head.reducer.matrix'].numel() == 65536
 
 
-def test_rgb_model_builds_without_teacher_or_text(repository, nuscenes_root):
+def test_rgb_model_builds_without_teacher_or_text(repository, data_roots):
     model = build(repository, 'rgb')
     assert model.occ_head.vocabulary is None and list(model.occ_head.decoder_names) == ['rgb']

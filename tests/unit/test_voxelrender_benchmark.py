@@ -1,41 +1,125 @@
-"""tools/benchmark.py: both sides of the step compute the same, and the row has its keys."""
-import importlib.util
+"""tools/benchmark.py: both sides of a step compute the same, and every command gives its rows."""
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+ROW = {'dense_s', 'ours_s', 'speedup', 'dense_peak_mb', 'ours_peak_mb', 'memory_ratio',
+       'loss_error', 'grad_error', 'grad_cosine'}
+
 
 @pytest.fixture(scope='module')
-def benchmark():
-    """The tool as a module."""
-    path = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark.py'
-    spec = importlib.util.spec_from_file_location('voxelrender_benchmark', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def step():
+    """The module of the step."""
+    sys.path.insert(0, str(TOOLS))
+    try:
+        from benchmarks import step
+    finally:
+        sys.path.remove(str(TOOLS))
+    return step
 
 
-def test_both_sides_agree(benchmark):
-    scene = benchmark.make_scene('tiny', 'cpu')
-    losses, grads, times = {}, {}, {}
-    for name, side in benchmark.make_sides(threshold=1e-3).items():
-        losses[name], grads[name], seconds = benchmark.run_step(side, scene)
-        times[name] = [seconds]
-    assert losses['dense'] > 0
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """Runs a command at the smallest size; returns its JSON."""
+    def run(*arguments):
+        path = tmp_path_factory.mktemp('benchmark') / 'new' / 'result.json'
+        command = [sys.executable, str(TOOLS / 'benchmark.py'), *arguments, '--preset', 'tiny',
+                   '--repeats', '1', '--json', str(path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert [item.name for item in path.parent.iterdir()] == ['result.json']
+        return json.loads(path.read_text())
+    return run
+
+
+def test_both_sides_agree(step):
+    scene = step.make_scene(step.Size.preset('tiny'))
+    times, losses, grads = step.run_sides(
+        step.make_sides(dict(exact=0., default=1e-3)), scene, repeats=1)
+    assert 0 < losses['dense'] < 1
     peaks = dict.fromkeys(times, 1.)
-    exact = benchmark.compare('exact', times, peaks, losses, grads)
-    assert set(exact) == {'dense_s', 'ours_s', 'speedup', 'dense_peak_mb', 'ours_peak_mb',
-                          'memory_ratio', 'loss_error', 'grad_error', 'grad_cosine'}
+    exact = step.compare('exact', times, peaks, losses, grads)
+    assert set(exact) == ROW
     assert exact['loss_error'] < 1e-5 and exact['grad_error'] < 1e-3
     assert exact['grad_cosine'] > 0.9999
-    default = benchmark.compare('default', times, peaks, losses, grads)
+    default = step.compare('default', times, peaks, losses, grads)
     assert 0 < default['grad_error'] < 0.1 and default['grad_cosine'] > 0.99
 
 
-def test_the_loss_is_the_papers(benchmark):
+def test_gradient_errors(step):
+    dense = [torch.tensor([3., 0.]), torch.tensor([[4.]])]
+    ours = [torch.tensor([3., 1.]), torch.tensor([[4.]])]
+    found = step.gradient_errors(ours, dense)
+    assert found['grad_error'] == pytest.approx(1 / 5)
+    assert found['grad_cosine'] == pytest.approx(25 / (5 * 26**0.5))
+
+
+def test_the_loss_is_the_papers(step):
     rendered = torch.tensor([[2., 0.], [0., 0.], [3., 4.]])
     target = torch.tensor([[1., 0.], [1., 0.], [1., 0.]])
     # cos 1 costs nothing, a ray of zeros has weight 0 but stays in the mean, cos 0.6 the rest.
     expected = 2 * (1 - 0.6) * ((0.6 - 1) ** 2 + 0.8 ** 2) / 3
-    assert benchmark.paper_loss(rendered, target).item() == pytest.approx(expected, rel=1e-5)
+    assert step.paper_loss(rendered, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_threshold_is_the_renderers(step):
+    from langocc.models import VolumeRenderer
+    assert VolumeRenderer().weight_threshold == step.DEFAULT_THRESHOLD
+
+
+def test_step(run):
+    result = run('step', '--threshold', '1e-3')
+    for name in ('step', 'step_exact'):
+        assert set(result[name]) == ROW
+        assert all(result[name][key] > 0 for key in ROW - {'loss_error'})
+    assert result['step_exact']['grad_error'] < 1e-3 < result['step']['grad_error'] < 0.1
+    assert result['threshold'] == 1e-3
+
+
+def test_real_rays(step, pandaset_root):
+    """They start at cameras, above the road near the car, and most of them meet something."""
+    scene = step.make_scene(step.Size(cells=20, rays=500), rays='real')
+    origins, directions = scene.rays.origins, scene.rays.directions
+    assert ((origins[:, 2] > 1) & (origins[:, 2] < 3)).all() and origins[:, 1].abs().max() < 5
+    assert (directions.norm(dim=-1) - 1).abs().max() < 1e-5
+    with torch.no_grad():
+        assert (step.render(scene, 0.).norm(dim=-1) > 0.5).float().mean() > 0.8
+
+
+def test_prune(run):
+    rows = run('prune', '--thresholds', '0', '1e-3')['prune']
+    assert [row['threshold'] for row in rows] == [0, 1e-3]
+    assert rows[0]['grad_error'] < rows[1]['grad_error']
+    assert set(rows[0]['cosine_by_part']) == {'voxel_feats', 'density', 'language'}
+
+
+def test_head(run):
+    row = run('head')['head']
+    assert row['different_where_clear'] == 0 < row['occupied'] < row['voxels']
+    assert row['speedup'] > 0 and row['memory_ratio'] > 0
+
+
+def test_query(run):
+    row = run('query', '--voxels', '3000')['query']
+    assert row['voxels'] == 3000 and row['error'] < 1e-5
+    assert 0 < row['float32']['median_ms'] <= row['float32']['worst_ms']
+
+
+def test_scale(run):
+    rows = {row['name']: row for row in run('scale')['scale']}
+    assert rows['voxels x 8']['voxels'] == 8 * rows['base']['voxels']
+    assert rows['rays x 4']['rays'] == 4 * rows['base']['rays']
+    assert rows['features x 2']['embed_dims'] == 2 * rows['base']['embed_dims']
+    assert all(row['geometry_s'] > 0 for row in rows.values())
+
+
+def test_lift(run):
+    rows = run('lift')['lift']
+    assert set(rows) == {'reference', 'ours', 'cached'}
+    assert rows['ours']['error'] < 1e-4 and rows['cached']['error'] < 1e-4
+    assert rows['ours']['forward_speedup'] > 0 and rows['cached']['step_speedup'] > 0

@@ -1,7 +1,15 @@
-"""nuScenes with Occ3D labels, prepared by tools/prepare_data.py; LiDAR-pixel rays (the paper)."""
+"""nuScenes with Occ3D labels, prepared by tools/prepare_data.py; LiDAR-pixel rays (the paper).
+
+NUSCENES_ROOT names the data, LANGOCC_INFO_ROOT the folder of infos and reducer (default: the data
+root); absolute, or relative to the working directory.
+"""
+os = __import__('os')  # mmengine takes a config with an import statement for a lazy one
 dataset_type = 'NuScenesOccDataset'
-data_root = '{{$NUSCENES_ROOT:data/nuscenes}}'
-info_root = '{{$LANGOCC_INFO_ROOT:./}}'  # folder of the infos; default: data_root
+data_root = os.path.normpath(os.environ.get('NUSCENES_ROOT') or 'data/nuscenes')
+# mmdet3d joins a relative ann_file with data_root: infos beside the data have no folder here.
+info_root = os.environ.get('LANGOCC_INFO_ROOT') or ''
+info_root = info_root and os.path.abspath(info_root) + '/'
+reducer_file = (info_root or data_root + '/') + 'reducer_128.safetensors'  # tools/fit_reducer.py
 camera_names = ['CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK',
                 'CAM_BACK_RIGHT']
 data_config = dict(

@@ -1,12 +1,15 @@
 """The real six-camera sequence, PandaSet 002 in nuScenes format: fit and evaluation on 16 frames.
 
-PANDASET_ROOT names the data, LANGOCC_INFO_ROOT the folder of the infos (with a final slash), where
-the data themselves are read-only.
+PANDASET_ROOT names the data, LANGOCC_INFO_ROOT the folder of infos and reducer (default: the data
+root, where that can be written to); absolute, or relative to the working directory.
 """
+os = __import__('os')  # mmengine takes a config with an import statement for a lazy one
 dataset_type = 'NuScenesOccDataset'
-data_root = '{{$PANDASET_ROOT:data/pandaset_nuscenes}}'
-info_root = '{{$LANGOCC_INFO_ROOT:./}}'
-reducer_file = info_root + 'reducer_128.safetensors'  # tools/fit_reducer.py writes it
+data_root = os.path.normpath(os.environ.get('PANDASET_ROOT') or 'data/pandaset_nuscenes')
+# mmdet3d joins a relative ann_file with data_root: infos beside the data have no folder here.
+info_root = os.environ.get('LANGOCC_INFO_ROOT') or ''
+info_root = info_root and os.path.abspath(info_root) + '/'
+reducer_file = (info_root or data_root + '/') + 'reducer_128.safetensors'  # tools/fit_reducer.py
 camera_names = ['CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK',
                 'CAM_BACK_RIGHT']
 data_config = dict(

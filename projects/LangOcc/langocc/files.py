@@ -1,11 +1,12 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all; saying in one line which file is missing."""
 import json
 import math
 import os
+import sys
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Union
+from typing import Any, Iterator, Type, Union
 
 
 @contextmanager
@@ -33,6 +34,33 @@ def write_json(path: Union[str, Path], value: Any, **kwargs) -> None:
     with atomic_write(path) as temporary:
         text = json.dumps(_finite(value), allow_nan=False, **kwargs)
         temporary.write_text(text + '\n', encoding='utf-8')
+
+
+def existing_file(path: Union[str, Path], what: str) -> str:
+    """``path`` if it is a file.
+
+    Raises:
+        FileNotFoundError: it is not; the message says ``what`` was expected there.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{what} {path} does not exist')
+    return str(path)
+
+
+@contextmanager
+def one_line_errors(tool: str, *kinds: Type[Exception]) -> Iterator[None]:
+    """For the entry of a tool: a missing file is one line on stderr and exit status 2.
+
+    Args:
+        tool: what the line begins with.
+        kinds: errors that are the user's files or arguments too, beside FileNotFoundError.
+    """
+    try:
+        yield
+    except (FileNotFoundError, *kinds) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error  # str() of it is a repr
+        print(f'{tool}: {message}', file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def _finite(value: Any) -> Any:

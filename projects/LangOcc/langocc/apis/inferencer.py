@@ -9,6 +9,7 @@ from mmengine.infer import BaseInferencer
 
 from ..models.voxel_field import VoxelField
 from .init_model import build_dataset, init_model
+from .language_index import LanguageIndex, embed_words, index_field
 from .query import QueryResult, query_field, save_query
 
 
@@ -18,6 +19,8 @@ class OccInferencer(BaseInferencer):
 
     >>> inferencer = OccInferencer('configs/x.py', 'work_dirs/x/epoch_1.pth')
     >>> inferencer([0], words=['car', 'person'], out_dir='queries')['predictions'][0].similarity
+    >>> index = inferencer.index(0)  # many questions to one sample: the network runs once
+    >>> index.similarity(['car'])
 
     Args:
         model: config file or config.
@@ -41,8 +44,7 @@ class OccInferencer(BaseInferencer):
         self.dataset = build_dataset(cfg)
         encoder = cfg.get('text_encoder')
         self.text_encoder = None if encoder is None else TASK_UTILS.build(encoder)
-        tokens = [self.dataset.get_data_info(i)['token'] for i in range(len(self.dataset))]
-        self._index_of = {token: index for index, token in enumerate(tokens)}
+        self._index_of = {self.dataset.get_token(i): i for i in range(len(self.dataset))}
         return self._load
 
     def _init_collate(self, cfg: Config):
@@ -71,14 +73,11 @@ class OccInferencer(BaseInferencer):
     def forward(self, inputs: dict, words: Sequence[str] = ()) -> List[QueryResult]:
         """Fields of a batch and their answers to ``words`` (none: occupancy and classes only)."""
         field, infos = self._field(inputs)
-        text = self.embed(words)
-        head = self.model.occ_head
-        cameras = infos[0]['camera_names'] if words else ()
         results = []
         for index, info in enumerate(infos):
             item = VoxelField(field.feats[index:index + 1], field.densities[index:index + 1],
                               field.grid)
-            results.append(query_field(head, item, text, words, info, cameras))
+            results.append(query_field(self.model.occ_head, item, words, info, self.text_encoder))
         return results
 
     def _field(self, inputs: dict) -> Tuple[VoxelField, List[dict]]:
@@ -93,14 +92,19 @@ class OccInferencer(BaseInferencer):
         field, infos = self._field(self.collate_fn([self._load(sample)]))
         return field, infos[0]
 
+    def index(self, sample: Union[int, str], dtype: torch.dtype = torch.float32) -> LanguageIndex:
+        """Language of one sample's occupied voxels, decoded once, to be asked for many words.
+
+        Args:
+            sample: token or index in the data set.
+            dtype: of the stored features; float16 halves their memory.
+        """
+        field, info = self.field(sample)
+        return index_field(self.model.occ_head, field, 0, info['token'], self.text_encoder, dtype)
+
     def embed(self, words: Sequence[str]) -> torch.Tensor:
         """(K, E) text embeddings; an unknown word lists the nearest known ones."""
-        if self.text_encoder is None:
-            if words:
-                raise ValueError('text queries need text_encoder = dict(...) in the config')
-            return torch.zeros(0, 1)
-        return self.text_encoder.encode(list(words)) if words else torch.zeros(
-            0, self.text_encoder.embed_dims)
+        return embed_words(self.text_encoder, words)
 
     def visualize(self, inputs: list, preds: List[QueryResult], out_dir: Optional[str] = None
                   ) -> List[Any]:

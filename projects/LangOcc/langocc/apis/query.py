@@ -2,9 +2,9 @@
 
 Legend: K words, U occupied voxels, N cameras, P pixels, E embedding.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from ..datasets.geometry import camera_to_global, homogeneous
 from ..files import atomic_write
 from ..models.heads import LangOccHead
 from ..models.voxel_field import VoxelField
+from ..teachers import TextEncoder
 from ..visualization import (
     colour_bar, draw_values_3d, draw_values_bev, overlay_heat, picture_grid, resize_picture,
     save_picture, similarity_colors, with_caption, write_ply
 )
 from ..visualization.palette import SIMILARITY_COLORMAP
+from .language_index import LanguageIndex, index_field
 
 
 @dataclass
@@ -49,32 +51,37 @@ class QueryResult:
     cameras: Dict[str, np.ndarray]
     images: Dict[str, str]
 
+    @classmethod
+    def from_index(cls, index: LanguageIndex, words: Union[str, Sequence[str]]) -> 'QueryResult':
+        """Answers of an index: voxels only, no camera is rendered."""
+        words = (words, ) if isinstance(words, str) else tuple(words)
+        return cls(token=index.token, words=words, grid=index.grid,
+                   voxel_indices=index.voxel_indices, similarity=index.similarity(words),
+                   classes=index.classes, cameras={}, images={})
 
-def query_field(head: LangOccHead, field: VoxelField, text_embeds: Tensor, words: Sequence[str],
-                info: dict, cameras: Sequence[str], width: int = 120) -> QueryResult:
-    """Ask batch item 0 of a field for words.
+
+def query_field(head: LangOccHead, field: VoxelField, words: Sequence[str], info: dict,
+                text_encoder: Optional[TextEncoder], width: int = 120) -> QueryResult:
+    """Ask batch item 0 of a field for words, its voxels and, where there are words, its cameras.
 
     Args:
         head: the head that made the field.
         field: the field, in the key ego frame without augmentation.
-        text_embeds: (K, E) of the text encoder.
-        words: K.
+        words: K; none asks for occupancy and classes only.
         info: the sample's info (calibration and image files).
-        cameras: cameras to render similarity into.
+        text_encoder: embeds the words.
         width: columns of the rendered maps.
     """
-    ids = field.occupied(0, head.density_threshold)
-    similarity = head.query(field, 0, ids, text_embeds)
-    semantics = head.predict_by_field(field)[0].semantics.permute(2, 1, 0).flatten()
-    grid = field.grid
-    nx, ny, _ = grid.grid_shape
-    indices = torch.stack([ids % nx, ids // nx % ny, ids // (nx * ny)], -1)
-    text = F.normalize(head.reduce(text_embeds.to(field.feats.device)), dim=-1)
-    maps = {name: render_similarity(head, field, text, info, name, width) for name in cameras}
-    return QueryResult(
-        token=info['token'], words=tuple(words), grid=grid, voxel_indices=indices.cpu().numpy(),
-        similarity=similarity.cpu().numpy(), classes=semantics[ids].cpu().numpy(), cameras=maps,
-        images={name: info['images'][name]['img_path'] for name in cameras})
+    index = index_field(head, field, 0, info['token'], text_encoder)
+    result = QueryResult.from_index(index, words)
+    if not words:
+        return result
+    text = index.embed(words)
+    cameras = info['camera_names']
+    return replace(
+        result, images={name: info['images'][name]['img_path'] for name in cameras},
+        cameras={name: render_similarity(head, field, text, info, name, width)
+                 for name in cameras})
 
 
 @torch.no_grad()

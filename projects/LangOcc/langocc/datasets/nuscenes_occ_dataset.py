@@ -51,10 +51,12 @@ class NuScenesOccDataset(Det3DDataset):
         key_ego: ``'lidar'``: the key frame's ``ego2global``; ``'first_camera'``: the ego pose at
             the first camera's time for the volume, as published, while rays and labels stay in
             the LiDAR-time ego frame, about 45 ms off.
-        modality, filter_empty_gt, test_mode, kwargs: as :class:`mmdet3d.datasets.Det3DDataset`;
-            with ``use_lidar`` a sample without LiDAR is an error.
+        modality, filter_empty_gt, test_mode, lazy_init, kwargs: as
+            :class:`mmdet3d.datasets.Det3DDataset`; with ``use_lidar`` a sample without LiDAR is an
+            error.
 
     Raises:
+        FileNotFoundError: no such infos.
         ValueError: the infos lack a key or a camera, or hold a non-finite matrix; the message names
             file, sample, sensor and key.
     """
@@ -72,6 +74,7 @@ class NuScenesOccDataset(Det3DDataset):
                  modality: Optional[dict] = None,
                  filter_empty_gt: bool = False,
                  test_mode: bool = False,
+                 lazy_init: bool = False,
                  **kwargs) -> None:
         if key_ego not in ('lidar', 'first_camera'):
             raise ValueError(f"key_ego must be 'lidar' or 'first_camera', got {key_ego!r}")
@@ -86,12 +89,20 @@ class NuScenesOccDataset(Det3DDataset):
         kwargs.setdefault('data_prefix', dict(img='', pts=''))
         super().__init__(
             data_root=data_root, ann_file=ann_file, pipeline=list(pipeline), modality=modality,
-            filter_empty_gt=filter_empty_gt, test_mode=test_mode, **kwargs)
+            filter_empty_gt=filter_empty_gt, test_mode=test_mode, lazy_init=True, **kwargs)
+        # Loaded here: mmdet3d would follow its own loading by a table of boxes, which nothing uses.
+        if not lazy_init:
+            self.full_init()
 
     def load_data_list(self) -> List[dict]:
         """Checks and keeps all infos in a frame store; the data list holds places in it."""
         try:
             infos = super().load_data_list()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'no infos at {self.ann_file}: tools/prepare_data.py writes them; the environment '
+                "variable LANGOCC_INFO_ROOT names their folder to this project's configs"
+            ) from error
         except json.JSONDecodeError as error:
             raise ValueError(f'{self.ann_file} is not valid JSON: {error}') from error
         except (TypeError, ValueError) as error:
@@ -147,6 +158,10 @@ class NuScenesOccDataset(Det3DDataset):
                 if key in record:
                     _require_finite(record[key], (3, 3) if key == 'cam2img' else (4, 4),
                                     f'{where}: {key} of {sensor}')
+
+    def get_token(self, idx: int) -> str:
+        """Token of one sample, without making its info."""
+        return super().get_data_info(idx)['token']
 
     def get_data_info(self, idx: int) -> dict:
         """Info of one sample with its neighbours; see the class."""

@@ -1,10 +1,14 @@
 """What mmengine's runner needs beside the model: averaging, hooks, CPU routes."""
 from .averaging import WarmupEMA
 from .checkpoints import allow_mmengine_checkpoints
+from .command_line import (
+    add_runner_arguments, read_config, set_amp, set_auto_scale_lr, set_checkpoint, set_resume,
+    set_work_dir
+)
 from .hooks import RayCountHook
 from .initialization import BackboneInit
-from .runner import build_runner, set_amp, set_auto_scale_lr, set_resume, set_work_dir
+from .runner import build_runner
 
-__all__ = ['BackboneInit', 'RayCountHook', 'WarmupEMA',
-           'allow_mmengine_checkpoints', 'build_runner', 'set_amp', 'set_auto_scale_lr',
-           'set_resume', 'set_work_dir']
+__all__ = ['BackboneInit', 'RayCountHook', 'WarmupEMA', 'add_runner_arguments',
+           'allow_mmengine_checkpoints', 'build_runner', 'read_config', 'set_amp',
+           'set_auto_scale_lr', 'set_checkpoint', 'set_resume', 'set_work_dir']

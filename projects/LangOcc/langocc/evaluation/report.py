@@ -12,6 +12,7 @@ def read_run(folder: Union[str, Path]) -> Dict[str, float]:
 
     Raises:
         FileNotFoundError: the folder has no ``metrics.json``.
+        ValueError: a file is not valid JSON.
     """
     folder = Path(folder)
     metrics = _read(folder / 'metrics.json')
@@ -29,8 +30,15 @@ def read_run(folder: Union[str, Path]) -> Dict[str, float]:
 
 
 def read_runs(root: Union[str, Path]) -> List[Dict[str, float]]:
-    """Rows of every folder below ``root`` that has metrics, by name."""
-    return [read_run(path.parent) for path in sorted(Path(root).glob('*/metrics.json'))]
+    """Rows of every folder below ``root`` that has metrics, by name.
+
+    Raises:
+        FileNotFoundError: none has.
+    """
+    files = sorted(Path(root).glob('*/metrics.json'))
+    if not files:
+        raise FileNotFoundError(f'no */metrics.json below {root} (tools/test.py --out writes it)')
+    return [read_run(path.parent) for path in files]
 
 
 def markdown_table(rows: Sequence[Dict[str, float]]) -> str:
@@ -45,4 +53,9 @@ def markdown_table(rows: Sequence[Dict[str, float]]) -> str:
 
 
 def _read(path: Path):
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{path} is not valid JSON: {error}') from error

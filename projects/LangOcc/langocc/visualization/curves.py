@@ -33,7 +33,8 @@ def read_scalars(work_dir: Union[str, Path]) -> Curves:
     files = [work_dir] if work_dir.is_file() else sorted(
         work_dir.glob('*/vis_data/scalars.json')) + sorted(work_dir.glob('vis_data/scalars.json'))
     if not files:
-        raise FileNotFoundError(f'no vis_data/scalars.json under {work_dir}')
+        raise FileNotFoundError(f'no vis_data/scalars.json under {work_dir}: expected the work '
+                                'directory of a training')
     series: Dict[str, Dict[float, float]] = {}
     for file in files:
         for number, line in enumerate(file.read_text().splitlines(), start=1):
