@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-CONFIG = 'configs/langocc-tiny_r18_1xb2-100i_pandaset-depth.py'
+CONFIG = 'configs/langocc-tiny_r18_1xb2-120i_pandaset-depth.py'
 SHORT = ['train_cfg.max_iters=3', 'train_cfg.val_interval=3', 'default_hooks.logger.interval=1',
          'train_dataloader.dataset.indices=4', 'val_dataloader.dataset.indices=2',
          'test_dataloader.dataset.indices=2', 'train_dataloader.num_workers=0',

@@ -45,6 +45,6 @@ model = dict(
         decoders=dict(lang=dict(type='LanguageDecoder', embed_dims=128, hidden_channels=128,
                                 num_hidden=2, norm_input=True)),
         renderer=dict(type='VolumeRenderer', near=0.05, far=40., num_proposal_samples=50,
-                      num_samples=48),
+                      num_samples=48, weight_threshold=1e-3),
         losses=dict(lang=dict(type='RenderedFeatureLoss', mode='weighted_mse')),
         density_threshold=0.1))

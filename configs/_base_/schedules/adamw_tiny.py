@@ -1,8 +1,8 @@
-"""A hundred iterations on a CPU: warm-up, then a cosine to zero; no EMA.
+"""Seventy iterations on a CPU: warm-up, then a cosine to zero; no EMA.
 
 The last layers start far from what they must say and without batch norm: a larger step for them.
 """
-max_iters = 100
+max_iters = 70
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=3e-3, weight_decay=1e-2),

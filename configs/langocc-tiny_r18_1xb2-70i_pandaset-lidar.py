@@ -24,5 +24,5 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 model = dict(occ_head=dict(vocabulary=_base_.vocabulary, reducer=_base_.reducer_file,
                            start_at_vocabulary=True))
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=100))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=1000))
 log_processor = dict(by_epoch=False, window_size=10)

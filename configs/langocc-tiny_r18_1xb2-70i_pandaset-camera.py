@@ -1,5 +1,5 @@
 """Tiny model on the real sequence: rendering only, camera-only rays (no LiDAR anywhere)."""
-_base_ = ['langocc-tiny_r18_1xb2-100i_pandaset-lidar.py']
+_base_ = ['langocc-tiny_r18_1xb2-70i_pandaset-lidar.py']
 
 model = dict(occ_head=dict(
     losses=dict(lang=dict(weigh_by_opacity=True), sky=dict(type='SkyLoss', loss_weight=0.1))))

@@ -1,5 +1,5 @@
 """Tiny model on the real sequence: rendering and rendered depth from LiDAR."""
-_base_ = ['langocc-tiny_r18_1xb2-100i_pandaset-lidar.py']
+_base_ = ['langocc-tiny_r18_1xb2-70i_pandaset-lidar.py']
 
 model = dict(occ_head=dict(
     # Surfaces one voxel thin need more than the sigmoid's 1/m; start from nearly free space.
@@ -16,3 +16,8 @@ model = dict(occ_head=dict(
 train_pipeline = _base_.train_pipeline
 train_pipeline[1].update(targets=('lang_feats', 'distances'))
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+max_iters = 120
+train_cfg = dict(max_iters=max_iters, val_interval=10 * max_iters)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(end=max_iters, T_max=max_iters - 10)
