@@ -2,7 +2,10 @@
 _base_ = ['langocc-tiny_r18_1xb2-70i_pandaset-lidar.py']
 
 model = dict(occ_head=dict(
-    losses=dict(lang=dict(weigh_by_opacity=True), sky=dict(type='SkyLoss', loss_weight=0.1))))
+    losses=dict(
+        lang=dict(weigh_by_opacity=True),
+        sky=dict(type='SkyLoss', loss_weight=0.1),
+        ground=dict(type='GroundLoss', loss_weight=0.1))))
 train_pipeline = _base_.train_pipeline
 train_pipeline[1].update(source=dict(type='CameraPixelSource'),
                          targets=('lang_feats', 'sky'))

@@ -18,7 +18,8 @@ CONFIG = dict(
     grid=dict(point_cloud_range=[-4, -4, -1, 4, 4, 1], voxel_size=[1., 1., 0.5]),
     density_decoder=dict(type='DensityDecoder', hidden_channels=8),
     decoders=dict(lang=dict(type='LanguageDecoder', embed_dims=6, hidden_channels=8)),
-    renderer=dict(type='VolumeRenderer', far=8., num_proposal_samples=10, num_samples=12),
+    renderer=dict(type='VolumeRenderer', far=8., num_proposal_samples=10, num_samples=12,
+                  weight_threshold=0.),
     losses=dict(lang=dict(type='RenderedFeatureLoss')))
 
 
@@ -58,8 +59,9 @@ ALL = dict(
         lang=dict(type='RenderedFeatureLoss'), rgb=dict(type='RenderedRGBLoss'),
         semantic=dict(type='RenderedSemanticLoss'), depth=dict(type='RenderedDepthLoss'),
         termination=dict(type='RenderedDepthLoss', mode='termination'),
-        sky=dict(type='SkyLoss'), distortion=dict(type='DistortionLoss'),
-        tv=dict(type='TotalVariationLoss'), sparsity=dict(type='DensitySparsityLoss')))
+        sky=dict(type='SkyLoss'), ground=dict(type='GroundLoss'),
+        distortion=dict(type='DistortionLoss'), tv=dict(type='TotalVariationLoss'),
+        sparsity=dict(type='DensitySparsityLoss')))
 
 
 @pytest.mark.parametrize('rays', [20, 1, 0])

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from langocc.models.losses import (
-    DensitySparsityLoss, DistortionLoss, RenderedDepthLoss, RenderedFeatureLoss, RenderedRGBLoss,
-    RenderedSemanticLoss, SkyLoss, TotalVariationLoss
+    DensitySparsityLoss, DistortionLoss, GroundLoss, RenderedDepthLoss, RenderedFeatureLoss,
+    RenderedRGBLoss, RenderedSemanticLoss, SkyLoss, TotalVariationLoss
 )
 from langocc.models.renderer import RenderedRays
 from langocc.models.voxel_field import VoxelField
@@ -88,6 +88,22 @@ def test_sky_rays_teach_no_language_but_empty_the_air():
     assert loss.item() == pytest.approx(-math.log(0.2 * 0.999 + 0.001), rel=1e-5)
     loss.backward()
     assert (weights.grad[0] > 0).all() and not weights.grad[1:].any()
+
+
+def test_rays_through_the_floor_must_meet_something():
+    """Down through the floor (4 m x 4 m x 1 m from the origin); side, top, beyond far, sky: not."""
+    directions = F.normalize(torch.tensor(
+        [[1., 0., -1.], [8., 0., -1.], [1., 0., 1.], [2., 1., -1.], [0., 0., -1.]]), dim=-1)
+    weights = torch.full((5, 4), 0.1, requires_grad=True)
+    sky = torch.tensor([False, False, False, False, True])
+    rendered = make_rendered(5, weights=weights, directions=directions, targets=dict(sky=sky))
+    loss = GroundLoss(far=2.)(rendered, make_field())
+    assert loss.item() == pytest.approx(-math.log(0.4 * 0.999 + 0.001), rel=1e-5)
+    loss.backward()
+    assert (weights.grad[0] < 0).all() and not weights.grad[1:].any()
+    rendered = make_rendered(5, weights=weights, directions=directions)  # no sky, and farther
+    met = GroundLoss(far=40.).meets_floor(rendered, make_field())
+    assert met.tolist() == [True, False, False, True, True]
 
 
 def test_opacity_weighs_a_ray_without_gradient():
@@ -193,7 +209,7 @@ def test_total_variation_and_sparsity_by_hand():
 
 @pytest.mark.parametrize('loss', [
     RenderedFeatureLoss(), RenderedRGBLoss(), RenderedSemanticLoss(), RenderedDepthLoss(),
-    RenderedDepthLoss('termination'), SkyLoss(), DistortionLoss()])
+    RenderedDepthLoss('termination'), SkyLoss(), GroundLoss(), DistortionLoss()])
 def test_no_ray_gives_a_connected_zero(loss):
     weights = torch.zeros(0, 4, requires_grad=True)
     output = torch.zeros(0, 3, requires_grad=True)

@@ -174,6 +174,7 @@ class RenderedDepthLoss(RayLoss):
             raise ValueError("RenderedDepthLoss mode 'l1', 'log_l1' or 'termination', got "
                              f"'{mode}'")
         self.mode, self.far, self.num_samples = mode, far, num_samples
+        self.needs_volume = mode == 'termination'  # reads densities between and beside samples
         self.margin = margin
         self.free_margin = margin if free_margin is None else free_margin
 
@@ -238,6 +239,43 @@ class SkyLoss(RayLoss):
             return self.nothing(rendered)
         clear = (1 - rendered.opacities) * (1 - self.eps) + self.eps
         return self.loss_weight * masked_mean(-clear.log(), sky)
+
+
+@MODELS.register_module()
+class GroundLoss(RayLoss):
+    """Rays that would leave the grid through its floor meet something: ``-log(opacity)``, mean.
+
+    Rendered features are normalised: they do not say how much a ray must meet, and with the sky term
+    alone a field that is empty everywhere is a minimum. What lies under the grid is solid ground, so
+    a ray that comes out there has passed a surface inside: all that a camera alone knows for sure of
+    where something is. Rays that leave through a side or the top, or reach the floor beyond ``far``,
+    may well meet their surface outside and are left out, as is the sky (target ``sky``, optional).
+
+    Args:
+        far: metres along the ray.
+        eps: opacity added before the logarithm.
+    """
+
+    def __init__(self, far: float = 40., loss_weight: float = 1., eps: float = 1e-3):
+        super().__init__(loss_weight)
+        self.far, self.eps = far, eps
+
+    def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        if len(rendered) == 0:
+            return self.nothing(rendered)
+        mask = self.meets_floor(rendered, field)
+        if 'sky' in rendered.rays.targets:
+            mask = mask & ~rendered.rays.targets['sky']
+        values = -(rendered.opacities * (1 - self.eps) + self.eps).log()
+        return self.loss_weight * masked_mean(values, mask)
+
+    def meets_floor(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        """(R,) bool: the ray leaves the grid through its lower face, before ``far``."""
+        rays, grid = rendered.rays, field.grid
+        near, leaves = grid.intersect(rays.origins, rays.directions)
+        heights = rays.origins[:, 2] + leaves * rays.directions[:, 2]
+        at_floor = (heights - grid.lower[2]).abs() < 1e-3 * grid.voxel_size[2]
+        return (near < leaves) & (leaves < self.far) & (rays.directions[:, 2] < 0) & at_floor
 
 
 @MODELS.register_module()
