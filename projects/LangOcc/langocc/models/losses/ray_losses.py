@@ -245,11 +245,12 @@ class SkyLoss(RayLoss):
 class GroundLoss(RayLoss):
     """Rays that would leave the grid through its floor meet something: ``-log(opacity)``, mean.
 
-    Rendered features are normalised: they do not say how much a ray must meet, and with the sky term
-    alone a field that is empty everywhere is a minimum. What lies under the grid is solid ground, so
-    a ray that comes out there has passed a surface inside: all that a camera alone knows for sure of
-    where something is. Rays that leave through a side or the top, or reach the floor beyond ``far``,
-    may well meet their surface outside and are left out, as is the sky (target ``sky``, optional).
+    Rendered features are normalised: they do not say how much a ray must meet, and with the sky
+    term alone a field that is empty everywhere is a minimum. What lies under the grid is solid
+    ground, so a ray that comes out there has passed a surface inside: all that a camera alone knows
+    for sure of where something is. Rays that leave through a side or the top, or reach the floor
+    beyond ``far``, may well meet their surface outside and are left out, as is the sky (target
+    ``sky``, optional).
 
     Args:
         far: metres along the ray.
