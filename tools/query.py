@@ -34,10 +34,7 @@ def main() -> None:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     inferencer = OccInferencer(cfg, args.checkpoint, args.device)
-    try:
-        inferencer.embed(args.words)
-    except KeyError as error:
-        raise SystemExit(f'query: {error.args[0]}')
+    inferencer.embed(args.words)
     samples = [int(sample) if sample.isdigit() else sample for sample in args.samples]
     results = inferencer(samples, words=args.words, out_dir=args.out_dir)
     for result, files in zip(results['predictions'], results['visualization']):
@@ -52,5 +49,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    with one_line_errors('query'):
+    with one_line_errors('query', KeyError):
         main()

@@ -49,7 +49,10 @@ def test_unknown_word_lists_nearest(tmp_path, rows):
     text = TextEmbeddings(write(tmp_path, dict(a=(names, rows))))
     with pytest.raises(UnknownWordError, match="'trafic lights': \\['traffic light'") as error:
         text.embed(['tree', 'trafic lights'])
-    assert 'text.npz' in str(error.value) and "['trafic lights']" in str(error.value)
+    assert 'text.npz' in str(error.value) and "for 'trafic lights' in" in str(error.value)
+    with pytest.raises(UnknownWordError, match="'5' and 2 more in") as error:
+        text.embed([str(number) for number in range(1, 8)])
+    assert "'6'" not in str(error.value)
 
 
 @pytest.mark.parametrize('break_it, message', [

@@ -114,8 +114,9 @@ class Reducer(nn.Module):
             ValueError: the file is damaged or holds no reducer.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(f'reducer {path} does not exist; tools/fit_reducer.py writes '
-                                    'one')
+            raise FileNotFoundError(
+                f'reducer {path} does not exist; is LANGOCC_INFO_ROOT (else the data root) the '
+                'folder that has it? tools/fit_reducer.py writes one')
         try:
             with safe_open(str(path), framework='pt') as file:
                 if 'matrix' not in file.keys():

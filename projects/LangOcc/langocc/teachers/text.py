@@ -19,6 +19,8 @@ from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
 PathLike = Union[str, Path]
+# Unknown words that a message lists.
+_MAX_LISTED = 5
 
 
 def nearest_names(name: str, known: Sequence[str], count: int = 5) -> List[str]:
@@ -131,9 +133,12 @@ class TextEmbeddings(TextEncoder):
         unknown = [p for p in prompts if p not in self._row_of]
         if unknown:
             near = '; '.join(f'{word!r}: {nearest_names(word, self.words) or "none"}'
-                             for word in unknown)
+                             for word in unknown[:_MAX_LISTED])
+            shown = ', '.join(repr(word) for word in unknown[:_MAX_LISTED])
+            more = len(unknown) - _MAX_LISTED
+            shown += f' and {more} more' if more > 0 else ''
             raise UnknownWordError(
-                f'no text embedding for {unknown} in {[str(f) for f in self.files]} '
+                f'no text embedding for {shown} in {[str(f) for f in self.files]} '
                 f'({len(self.words)} names); nearest known names: {near}')
         return self._rows[[self._row_of[p] for p in prompts]].clone()
 
