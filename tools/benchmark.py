@@ -9,13 +9,16 @@ head   voxel features -> occupancy and classes
 query  a new text against the occupied voxels of a finished field
 scale  forward cost against the number of voxels, of rays and of channels
 lift   lift-splat pooling against sort and running sum
+predict  images -> occupancy and classes: alone, streamed, in bfloat16; stages and their floors
+profile  the stages of a training step
 
 Dense: every voxel is decoded, normalised, interpolated at every sample and composited, as
 published. Ours: the functions that LangOccHead calls. Both run on the same weights, rays and
 density field (a ground plane, boxes and facades), in turns; the peak memory of each is taken in a
 process of its own and counts what the inputs do not already hold. ``step`` gives two rows: ``step``
 (default threshold) and ``step_exact`` (threshold 0). ``--rays real`` takes LiDAR-pixel rays of the
-real sequence; it, ``head`` and ``query`` need langocc, the rest torch alone.
+real sequence; it, ``head``, ``query``, ``predict`` (real images) and ``profile``
+need langocc, the rest torch alone.
 """
 import argparse
 import json
@@ -24,17 +27,21 @@ from pathlib import Path
 from typing import Dict, List
 
 import torch
-from benchmarks.measure import measure_peak, run_step
+from benchmarks.measure import Bystanders, measure_peak, run_step
 from benchmarks.scene import PRESETS, Size, make_scene
 
-from benchmarks import head, lift, scale, step
+from benchmarks import head, lift, scale, stages, step, whole
+from voxelrender.rendering import DEFAULT_WEIGHT_THRESHOLD
 
 COMMANDS = dict(step=step.benchmark_step, prune=step.benchmark_prune, head=head.benchmark_head,
-                query=head.benchmark_query, scale=scale.benchmark_scale, lift=lift.benchmark_lift)
+                query=head.benchmark_query, scale=scale.benchmark_scale, lift=lift.benchmark_lift,
+                predict=whole.benchmark_predict, profile=stages.benchmark_profile)
 
 
 def peak_of(arguments: argparse.Namespace) -> float:
     """Peak memory in MB of the side ``arguments.peak_of``, for a child process."""
+    if arguments.command == 'predict':
+        return measure_peak(whole.peak_side(arguments), arguments.device)
     if arguments.command == 'head':
         case = head.head_case(arguments)
         return measure_peak(case.sides()[arguments.peak_of], arguments.device)
@@ -65,6 +72,8 @@ def rows_of(result: Dict) -> Dict[str, Dict]:
             rows.update({str(row.get('name', row.get('threshold'))): row for row in value})
         elif isinstance(value, dict):
             nested = {key: row for key, row in value.items() if isinstance(row, dict)}
+            if len(value) > 12 and not nested:  # too wide for a row
+                nested = {key: dict(value=number) for key, number in value.items()}
             rows.update(nested or {name: value})
     return rows
 
@@ -87,7 +96,7 @@ def parse_arguments(argv: List[str] = None) -> argparse.Namespace:
         command.add_argument('--preset', choices=sorted(PRESETS), default='quarter')
         command.add_argument('--device', default='cpu')
         command.add_argument('--rays', choices=('made', 'real'), default='made')
-        command.add_argument('--threshold', type=float, default=step.DEFAULT_THRESHOLD,
+        command.add_argument('--threshold', type=float, default=DEFAULT_WEIGHT_THRESHOLD,
                              help='weight threshold of the default mode')
         command.add_argument('--repeats', type=int, default=3, help='timed runs after one warm-up')
         command.add_argument('--json', type=Path, help='write the result here')
@@ -107,13 +116,15 @@ def main(argv: List[str] = None) -> None:
     if arguments.peak_of:
         print(peak_of(arguments))
         return
+    bystanders = Bystanders()
     result = COMMANDS[arguments.command](arguments)
     rows = rows_of(result)
     result.update(preset=arguments.preset, rays=arguments.rays, device=arguments.device,
                   threads=torch.get_num_threads(), repeats=arguments.repeats,
-                  torch=torch.__version__)
+                  others_busy_cpus=bystanders.share(), torch=torch.__version__)
     print(f"{arguments.command}, preset {result['preset']}, {result['rays']} rays, "
-          f"{result['device']}, {result['threads']} threads, median of {result['repeats']}")
+          f"{result['device']}, {result['threads']} threads, median of {result['repeats']}; other "
+          f"processes kept {result['others_busy_cpus']:.2f} CPUs busy meanwhile")
     print(table(rows))
     if arguments.json:
         write_result(arguments.json, result)

@@ -78,7 +78,8 @@ def test_loss_and_gradients_are_those_of_the_whole_volume():
     for whole in (False, True):
         field = head(feats)
         if whole:
-            field = VoxelField(field.feats, head.density_decoder.forward_volume(field.feats),
+            everywhere = head.final_conv(feats)
+            field = VoxelField(everywhere, head.density_decoder.forward_volume(everywhere),
                                head.grid)
         loss = head.loss_by_field(field, rays)['loss_lang']
         found.append([loss, *torch.autograd.grad(loss, leaves)])
@@ -176,3 +177,14 @@ def test_the_default_prunes_and_zero_is_exact():
     pruned = head.render(head(feats), [rays], ('lang',))
     assert torch.equal(exact.opacities, pruned.opacities)
     assert not torch.equal(exact.outputs['lang'], pruned.outputs['lang'])
+
+
+def test_features_are_convolved_where_rays_look():
+    """In training the final convolution never makes its whole output; in prediction it does."""
+    head, feats = build(), volume()
+    calls = []
+    head.final_conv.conv.register_forward_hook(lambda *_: calls.append(1))
+    head.loss_by_field(head(feats), [make_rays(3)])['loss_lang'].backward()
+    assert not calls and head.final_conv.conv.weight.grad.any() and feats.grad.any()
+    head.eval().predict(feats)
+    assert len(calls) == 1

@@ -1,4 +1,5 @@
 """Seconds and memory of a function, on a CPU or a GPU."""
+import os
 import resource
 import statistics
 import subprocess
@@ -40,6 +41,32 @@ def seconds_of(function: Callable[[], object], device: torch.device, repeats: in
         synchronize(device)
         times.append(time.perf_counter() - start)
     return times[1:]
+
+
+def busy_seconds() -> float:
+    """CPU seconds that all processes of the machine have used; 0 where nobody tells (not Linux)."""
+    stat = Path('/proc/stat')
+    if not stat.exists():
+        return 0.
+    user, nice, system, _, _, irq, softirq = map(int, stat.read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf('SC_CLK_TCK')
+
+
+class Bystanders:
+    """How much of the CPU other processes took meanwhile: timings among others are worth little."""
+
+    def __init__(self):
+        self._start = time.perf_counter(), busy_seconds(), self._own()
+
+    @staticmethod
+    def _own() -> float:
+        return sum(os.times()[:4])
+
+    def share(self) -> float:
+        """CPUs that others kept busy since the start, on average."""
+        begin, busy, own = self._start
+        others = busy_seconds() - busy - (self._own() - own)
+        return max(others, 0.) / (time.perf_counter() - begin)
 
 
 def high_water_mark() -> float:

@@ -14,8 +14,6 @@ from .measure import median, peak_in_child, run_step
 from .scene import Scene, Size, make_scene
 
 Step = Callable[[Scene], Tensor]
-# As langocc's VolumeRenderer has it; see `python tools/benchmark.py prune`.
-DEFAULT_THRESHOLD = 0.
 
 
 def paper_loss(rendered: Tensor, target: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from .compositing import (
 from .decoding import (
     RayDecoder, UnitFeatures, decoded_before, gather_voxels, in_chunks, unit_scales
 )
+from .features import ConvolvedFeatures, VoxelFeatures
 from .field import VoxelField
 from .marching import (
     KnownDensities, MarchConfig, RaySamples, march_rays, place_samples, weigh_samples
@@ -22,12 +23,13 @@ from .sparse import PairLayout, RayVoxelWeights, pair_layout, ray_voxel_weights,
 from .voxel_grid import VoxelGrid
 
 __all__ = [
-    'FieldRenderer', 'KnownDensities', 'LiftGeometry', 'MarchConfig', 'PairLayout', 'RayBundle',
-    'RayDecoder', 'RaySamples', 'RayVoxelWeights', 'RenderedRays', 'UnitFeatures', 'VoxelField',
-    'VoxelGrid', 'accumulate', 'alphas_from_densities', 'decoded_before', 'edges_from_mids',
-    'expected_distances', 'gather_voxels', 'importance_samples', 'in_chunks', 'lift_splat',
-    'march_rays', 'opacities', 'pair_layout', 'pixels_to_rays', 'place_samples',
-    'project_points', 'ray_voxel_weights', 'render_features', 'resolve_backend',
-    'sparse_product', 'stereo_cost_volume', 'transmittance', 'transmittance_from_alphas',
-    'uniform_edges', 'unit_scales', 'weigh_samples', 'weights_from_densities',
+    'ConvolvedFeatures', 'FieldRenderer', 'KnownDensities', 'LiftGeometry', 'MarchConfig',
+    'PairLayout', 'RayBundle', 'RayDecoder', 'RaySamples', 'RayVoxelWeights', 'RenderedRays',
+    'UnitFeatures', 'VoxelFeatures', 'VoxelField', 'VoxelGrid', 'accumulate',
+    'alphas_from_densities', 'decoded_before', 'edges_from_mids', 'expected_distances',
+    'gather_voxels', 'importance_samples', 'in_chunks', 'lift_splat', 'march_rays', 'opacities',
+    'pair_layout', 'pixels_to_rays', 'place_samples', 'project_points', 'ray_voxel_weights',
+    'render_features', 'resolve_backend', 'sparse_product', 'stereo_cost_volume',
+    'transmittance', 'transmittance_from_alphas', 'uniform_edges', 'unit_scales',
+    'weigh_samples', 'weights_from_densities',
 ]

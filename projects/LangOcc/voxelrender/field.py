@@ -2,12 +2,13 @@
 
 Legend: B batch, C feature channels, V = Z * Y * X voxels, U chosen voxels.
 """
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
 
-from .decoding import CHUNK_SIZE, AutocastState, decoded_before, gather_voxels, in_chunks
+from .decoding import CHUNK_SIZE, AutocastState, decoded_before, in_chunks
+from .features import VoxelFeatures
 from .marching import KnownDensities
 from .voxel_grid import VoxelGrid, full_precision
 
@@ -19,7 +20,7 @@ class VoxelField:
     read, else only where rays look (`FieldRenderer`), under the autocast the field was made in.
 
     Args:
-        feats: (B, C, Z, Y, X), decoder input of every voxel.
+        feats: (B, C, Z, Y, X), decoder input of every voxel; or the `VoxelFeatures` that make it.
         densities: (B, Z, Y, X), 1/m, never negative, float32; None to decode them.
         grid: the grid they live on; frame: (augmented) key ego.
         density_decoder: features (U, C) -> densities (U, 1), row by row and without randomness;
@@ -29,24 +30,22 @@ class VoxelField:
         ValueError: If a volume is not of the grid's shape, or there is no way to densities.
     """
 
-    def __init__(self, feats: Tensor, densities: Optional[Tensor], grid: VoxelGrid,
-                 density_decoder: Optional[nn.Module] = None):
+    def __init__(self, feats: Union[Tensor, VoxelFeatures], densities: Optional[Tensor],
+                 grid: VoxelGrid, density_decoder: Optional[nn.Module] = None):
+        features = VoxelFeatures(feats) if isinstance(feats, Tensor) else feats
         expected = tuple(grid.volume_shape)
         shape = expected if densities is None else tuple(densities.shape[1:])
-        if tuple(feats.shape[2:]) != expected or shape != expected:
+        if features.volume_shape != expected or shape != expected:
             raise ValueError(
                 f'a field on grid {grid.grid_shape} (X, Y, Z) needs volumes of shape '
-                f'{expected} (Z, Y, X), got features {tuple(feats.shape)} and densities '
+                f'{expected} (Z, Y, X), got features {features.volume_shape} and densities '
                 f'{None if densities is None else tuple(densities.shape)}')
         if densities is None and density_decoder is None:
             raise ValueError('a field needs densities or a density_decoder')
-        self.feats = feats
+        self.features = features
         self.grid = grid
         self.density_decoder = density_decoder
-        self._autocast = AutocastState.now(feats.device.type)
-        # Batch items as views made at once: the gradient of feats[index] would fill a whole batch
-        # of zeros each time.
-        self._feats = feats.flatten(2).unbind(0)
+        self._autocast = AutocastState.now(features.like.device.type)
         self._set_densities(densities, densities is not None)
 
     def _set_densities(self, densities: Optional[Tensor], with_gradient: bool) -> None:
@@ -56,7 +55,18 @@ class VoxelField:
         self._known: List[Optional[KnownDensities]] = [None] * len(self)
 
     def __len__(self) -> int:
-        return len(self.feats)
+        return len(self.features)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the field."""
+        return self.features.like.device
+
+    @property
+    def feats(self) -> Tensor:
+        """(B, C, Z, Y, X), features of every voxel."""
+        with self._autocast.restored():
+            return self.features.volume()
 
     @property
     def has_densities(self) -> bool:
@@ -67,10 +77,10 @@ class VoxelField:
     def densities(self) -> Tensor:
         """(B, Z, Y, X) in 1/m; where they are not there yet, every voxel is decoded now."""
         if not self.has_densities:
+            chunk = 0 if torch.is_grad_enabled() else CHUNK_SIZE
             with self._autocast.restored():
-                chunk = 0 if torch.is_grad_enabled() else CHUNK_SIZE
                 volumes = [in_chunks(self._decode, feats.t(), chunk).view(self.grid.volume_shape)
-                           for feats in self._feats]
+                           for feats in self.feats.flatten(2).unbind(0)]
             self._set_densities(torch.stack(volumes), torch.is_grad_enabled())
         return self._volume
 
@@ -94,7 +104,7 @@ class VoxelField:
                 known = KnownDensities.complete_volume(self.grid, self._volumes[index].detach())
             else:
                 known = KnownDensities(self.grid, lambda ids: self._decode_at(index, ids),
-                                       self.feats)
+                                       self.features.like)
             self._known[index] = known
         return self._known[index]
 
@@ -123,11 +133,13 @@ class VoxelField:
 
     def gather(self, index: int, voxel_ids: Tensor) -> Tensor:
         """Features (U, C) of voxels ``voxel_ids`` (flat over Z, Y, X) of batch item ``index``."""
-        return self._feats[index].index_select(1, voxel_ids).t()
+        with self._autocast.restored():
+            return self.features.gather(index, voxel_ids)
 
     def rows(self, voxel_ids: Sequence[Tensor]) -> List[Tensor]:
         """Features (U_b, C), in full precision, of distinct voxels of every batch item at once."""
-        return [full_precision(rows) for rows in gather_voxels(self.feats, voxel_ids)]
+        with self._autocast.restored():
+            return [full_precision(rows) for rows in self.features.rows(voxel_ids)]
 
     def sample_densities(self, index: int, points: Tensor) -> Tensor:
         """Densities (...,) in 1/m at ``points`` (..., 3) in metres; 0 outside the grid."""

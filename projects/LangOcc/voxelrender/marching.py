@@ -9,10 +9,11 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor
 
-from .compositing import expected_distances, opacities, weights_from_densities
+from .compositing import expected_distances, opacities
 from .decoding import CHUNK_SIZE
+from .ops.ray_marching import composite, importance_samples, sample_volume
 from .rays import RayBundle
-from .sampling import edges_from_mids, importance_samples, uniform_edges
+from .sampling import edges_from_mids, uniform_edges
 from .voxel_grid import VoxelGrid, full_precision
 
 # Proposal samples between two looks at which rays still go on.
@@ -50,6 +51,7 @@ class MarchConfig:
         num_proposal_samples: Uniform bins that propose.
         num_samples: Importance samples, the ones composited.
         jitter_at_test: Jitter the proposals at test time too (as published).
+        backend: Of reads, importance samples and compositing; see `voxelrender.ops`.
     """
 
     near: float = 0.05
@@ -57,6 +59,7 @@ class MarchConfig:
     num_proposal_samples: int = 50
     num_samples: int = 100
     jitter_at_test: bool = False
+    backend: str = 'auto'
 
     def __post_init__(self):
         if not 0 <= self.near < self.far:
@@ -105,10 +108,10 @@ class KnownDensities:
         self._known[voxel_ids] = True
 
     @torch.no_grad()
-    def read(self, points: Tensor) -> Tensor:
+    def read(self, points: Tensor, backend: str = 'auto') -> Tensor:
         """Densities (...,) at points (..., 3) in metres, 0 outside the grid."""
         self.require(points)
-        return self.grid.sample(self.volume[None, None], points[None])[0, ..., 0]
+        return sample_volume(self.grid, self.volume, points, backend)
 
 
 def march_rays(grid: VoxelGrid, densities: Tensor, rays: RayBundle, config: MarchConfig,
@@ -171,18 +174,18 @@ def place_samples(known: KnownDensities, rays: RayBundle, config: MarchConfig, t
     step = config.num_proposal_samples if known.complete else _STAGE
     for start in range(0, config.num_proposal_samples, step):
         stage = slice(start, start + step)
-        found = known.read(rays[alive].points(mids[alive, stage]))
+        found = known.read(rays[alive].points(mids[alive, stage]), config.backend)
         sigmas[alive, stage] = found
         depths[alive] += (found * lengths[alive, stage]).sum(-1)
         alive = alive[depths[alive] <= enough]
-    return importance_samples(edges, sigmas, config.num_samples)
+    return importance_samples(edges, sigmas, config.num_samples, config.backend)
 
 
 def weigh_samples(grid: VoxelGrid, volume: Tensor, rays: RayBundle, t_mids: Tensor,
                   config: MarchConfig) -> RaySamples:
     """Weighs samples at distances (R, S) through densities (Z, Y, X); differentiable in them."""
     t_starts, t_ends = edges_from_mids(t_mids, config.near, config.far)
-    sigmas = grid.sample(volume[None, None], rays.points(t_mids)[None])[0, ..., 0]
-    weights, _ = weights_from_densities(sigmas, t_starts, t_ends)
+    sigmas = sample_volume(grid, volume, rays.points(t_mids), config.backend)
+    weights, _ = composite(sigmas, t_starts, t_ends, config.backend)
     return RaySamples(t_starts, t_ends, t_mids, weights, opacities(weights),
                       expected_distances(weights, t_mids))

@@ -1,5 +1,6 @@
 """An inferencer in mmengine's style: samples in, occupancy and answers to words out."""
-from typing import Any, List, Optional, Sequence, Tuple, Union
+import inspect
+from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmdet3d.registry import INFERENCERS, TASK_UTILS
@@ -7,10 +8,14 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
 
+from ..models.inference import optimize_for_inference
+from ..models.streaming import StreamState
 from ..models.voxel_field import VoxelField
 from .init_model import build_dataset, init_model
 from .language_index import LanguageIndex, embed_words, index_field
 from .query import QueryResult, query_field, save_query
+
+_DTYPES = {name: getattr(torch, name) for name in ('float32', 'bfloat16', 'float16')}
 
 
 @INFERENCERS.register_module()
@@ -21,12 +26,21 @@ class OccInferencer(BaseInferencer):
     >>> inferencer([0], words=['car', 'person'], out_dir='queries')['predictions'][0].similarity
     >>> index = inferencer.index(0)  # many questions to one sample: the network runs once
     >>> index.similarity(['car'])
+    >>> for result in inferencer.stream():  # a drive in order: each frame meets the backbone once
+    ...     result.classes
 
     Args:
         model: config file or config.
         weights: checkpoint.
         device: None takes a GPU where there is one.
         show_progress: progress bar.
+        dtype: precision of the network, by autocast: 'float32', 'bfloat16' or 'float16'.
+        optimize: fold batch norms away and lay weights out for speed, same results up to rounding
+            (see :func:`~langocc.models.optimize_for_inference`); ``inferencer.model`` then has
+            other parameters than its checkpoint.
+
+    Raises:
+        ValueError: an unknown ``dtype``.
     """
     preprocess_kwargs: set = set()
     forward_kwargs = {'words'}
@@ -34,11 +48,21 @@ class OccInferencer(BaseInferencer):
     postprocess_kwargs: set = set()
 
     def __init__(self, model: Union[str, Config], weights: Optional[str] = None,
-                 device: Optional[str] = None, show_progress: bool = False):
+                 device: Optional[str] = None, show_progress: bool = False,
+                 dtype: str = 'float32', optimize: bool = True):
+        if dtype not in _DTYPES:
+            raise ValueError(f'dtype {dtype!r} is not one of {sorted(_DTYPES)}')
+        self.dtype = _DTYPES[dtype]
+        self.optimize = optimize
         super().__init__(model, weights, device, scope='mmdet3d', show_progress=show_progress)
 
     def _init_model(self, cfg: Config, weights: Optional[str], device: str):
-        return init_model(cfg, weights, device)
+        self.device = torch.device(device)
+        model = init_model(cfg, weights, device)
+        return optimize_for_inference(model) if self.optimize else model
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _init_pipeline(self, cfg: Config):
         self.dataset = build_dataset(cfg)
@@ -70,21 +94,53 @@ class OccInferencer(BaseInferencer):
         return dict(self.dataset[index], info=self.dataset.get_data_info(index))
 
     @torch.no_grad()
-    def forward(self, inputs: dict, words: Sequence[str] = ()) -> List[QueryResult]:
+    def forward(self, inputs: dict, words: Sequence[str] = (),
+                stream: Optional[StreamState] = None) -> List[QueryResult]:
         """Fields of a batch and their answers to ``words`` (none: occupancy and classes only)."""
-        field, infos = self._field(inputs)
+        field, infos = self._field(inputs, stream)
         results = []
         for index, info in enumerate(infos):
             item = VoxelField(field.feats[index:index + 1], field.densities[index:index + 1],
                               field.grid)
-            results.append(query_field(self.model.occ_head, item, words, info, self.text_encoder))
+            with self._autocast():
+                results.append(
+                    query_field(self.model.occ_head, item, words, info, self.text_encoder))
         return results
 
-    def _field(self, inputs: dict) -> Tuple[VoxelField, List[dict]]:
+    def stream(self, samples: Optional[Iterable[Union[int, str]]] = None,
+               words: Sequence[str] = ()) -> Iterator[QueryResult]:
+        """Predicts samples in order of time, one at a time.
+
+        The results are those of calling the inferencer with each sample, but a frame's image
+        features are computed when it is the key frame and kept for the next samples. Scenes may
+        follow each other, and samples may be left out: what is not known is computed.
+
+        Args:
+            samples: tokens or indices; the whole data set by default.
+            words: as in calling.
+
+        Raises:
+            TypeError: the detector cannot stream.
+        """
+        if 'stream' not in inspect.signature(self.model.extract_field).parameters:
+            raise TypeError(f'{type(self.model).__name__}.extract_field takes no stream')
+        return self._stream(range(len(self.dataset)) if samples is None else samples, words)
+
+    def _stream(self, samples: Iterable[Union[int, str]], words: Sequence[str]
+                ) -> Iterator[QueryResult]:
+        state = StreamState()
+        for sample in samples:
+            yield from self.forward(self.collate_fn([self._load(sample)]), words, state)
+
+    def _field(self, inputs: dict, stream: Optional[StreamState] = None
+               ) -> Tuple[VoxelField, List[dict]]:
         inputs = dict(inputs)
         infos = inputs.pop('info')
         batch = self.model.data_preprocessor(inputs, False)['inputs']
-        return self.model.extract_field(batch), infos
+        with self._autocast():
+            if stream is None:
+                return self.model.extract_field(batch), infos
+            return self.model.extract_field(batch, stream=stream), infos
 
     @torch.no_grad()
     def field(self, sample: Union[int, str]) -> Tuple[VoxelField, dict]:
@@ -100,7 +156,9 @@ class OccInferencer(BaseInferencer):
             dtype: of the stored features; float16 halves their memory.
         """
         field, info = self.field(sample)
-        return index_field(self.model.occ_head, field, 0, info['token'], self.text_encoder, dtype)
+        with self._autocast():
+            return index_field(self.model.occ_head, field, 0, info['token'], self.text_encoder,
+                               dtype)
 
     def embed(self, words: Sequence[str]) -> torch.Tensor:
         """(K, E) text embeddings; an unknown word lists the nearest known ones."""

@@ -3,6 +3,7 @@
 Legend: K words, U occupied voxels, E text embedding, D language decoder's dimensions (E, or fewer
 with a reducer).
 """
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Optional, Sequence, Union
 
@@ -94,7 +95,9 @@ def index_field(head: LangOccHead, field: VoxelField, index: int, token: str,
     """
     ids = field.occupied(index, head.density_threshold)
     feats = head.language(field, index, ids) if 'lang' in head.decoder_names else None
-    classes = head.classify(field, index, ids, feats)
+    # Words lie close together: they are told apart in float32, whatever made the features.
+    with nullcontext() if feats is None else torch.autocast(ids.device.type, enabled=False):
+        classes = head.classify(field, index, ids, feats)
     nx, ny, _ = field.grid.grid_shape
     indices = torch.stack([ids % nx, ids // nx % ny, ids // (nx * ny)], -1)
     return LanguageIndex(

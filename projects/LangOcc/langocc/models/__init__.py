@@ -2,9 +2,11 @@
 from . import backbones, decoders, heads, losses, necks, view_transforms
 from .constant_occupancy import ConstantOccupancy
 from .data_preprocessor import OccDataPreprocessor
+from .inference import optimize_for_inference
 from .langocc import LangOcc
 from .renderer import RenderedRays, VolumeRenderer
+from .streaming import StreamState
 from .voxel_field import VoxelField
 
-__all__ = ['ConstantOccupancy', 'LangOcc', 'OccDataPreprocessor', 'RenderedRays', 'VolumeRenderer',
-           'VoxelField']
+__all__ = ['ConstantOccupancy', 'LangOcc', 'OccDataPreprocessor', 'RenderedRays', 'StreamState',
+           'VolumeRenderer', 'VoxelField', 'optimize_for_inference']

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..structures import CameraRig
 from .backbones import extract_stride4
+from .streaming import FrameFeatures, StreamState
 from .view_transforms import StereoReference
 from .voxel_field import VoxelField
 
@@ -76,20 +77,31 @@ class LangOcc(Base3DDetector):
         """Voxel features (B, C, Z, Y, X) of a batch, key ego frame."""
         return self.extract_volume(batch_inputs_dict)[0]
 
-    def extract_volume(self, batch_inputs_dict: dict) -> Tuple[Tensor, Tensor]:
-        """Voxel features (B, C, Z, Y, X) and key-frame depth probabilities (B, N, D, h, w)."""
+    def extract_volume(self, batch_inputs_dict: dict, stream: Optional[StreamState] = None
+                       ) -> Tuple[Tensor, Tensor]:
+        """Voxel features (B, C, Z, Y, X) and key-frame depth probabilities (B, N, D, h, w).
+
+        ``stream``: what is kept of the samples before, in prediction. Frames that it knows are
+        only lifted anew, into this key ego frame; the result is the same.
+        """
         imgs, rig = batch_inputs_dict['imgs'], batch_inputs_dict['rig']
         bev_aug = batch_inputs_dict['bev_aug_matrix']
         self._check_frames(imgs)
+        if stream is not None:
+            stream.begin(self, imgs.device)
         reference = None
         if self.stereo:
             with torch.no_grad():
-                reference = self._stride4(imgs[:, self.num_adj + 1])
+                reference = self._reference(imgs, rig, stream)
         volumes, depth = [], None
         for index in range(self.num_adj, -1, -1):  # oldest first: each refers to the one before
             with torch.set_grad_enabled(torch.is_grad_enabled() and index == 0):
-                volume, depth, reference = self._lift(imgs, rig, bev_aug, index, reference)
+                frame = self._frame(imgs, rig, index, reference, stream)
+                volume, depth = self._lift(frame, rig.frame(index), rig.frame(0), bev_aug)
             volumes.append(volume)
+            reference = frame if self.stereo else None
+        if stream is not None:
+            stream.end()
         volume = torch.cat(volumes, dim=1)  # published order: [t-1, t]
         return self._encode(volume), depth
 
@@ -102,38 +114,61 @@ class LangOcc(Base3DDetector):
                 'multi_adj_frame_id_cfg and stereo of the data set must fit num_adj and stereo of '
                 'the model')
 
-    def _stride4(self, imgs: Tensor) -> Tensor:
-        feats = extract_stride4(self.img_backbone, imgs.flatten(0, 1))
-        return feats.unflatten(0, imgs.shape[:2])
+    def _reference(self, imgs: Tensor, rig: CameraRig, stream: Optional[StreamState]
+                   ) -> FrameFeatures:
+        """The frame that is only the stereo reference of the oldest lifted frame."""
+        frame = _find(imgs, rig, self.num_adj + 1, stream)
+        if frame.stride4 is None:
+            feats = extract_stride4(self.img_backbone, frame.imgs.flatten(0, 1))
+            frame.stride4 = feats.unflatten(0, frame.imgs.shape[:2])
+        return frame
 
-    def _lift(self, imgs: Tensor, rig: CameraRig, bev_aug: Tensor, index: int,
-              reference: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
-        """Volume, depth and stride-4 features of frame ``index``."""
-        batch_shape = imgs.shape[:1] + imgs.shape[2:3]
-        outputs = self.img_backbone(imgs[:, index].flatten(0, 1))
-        stereo = stride4 = None
+    def _frame(self, imgs: Tensor, rig: CameraRig, index: int, reference: Optional[FrameFeatures],
+               stream: Optional[StreamState]) -> FrameFeatures:
+        """All that :meth:`_lift` needs of frame ``index``."""
+        frame = _find(imgs, rig, index, stream)
+        known = frame.feats is not None
+        if not known:
+            self._look(frame)
+        if reference is None:
+            frame.matching = self.img_view_transformer.match(frame.feats, frame.rig, None)
+        elif not frame.is_matched_to(reference):
+            stereo = StereoReference(prev_feats=reference.stride4, cur_feats=frame.stride4,
+                                     prev_rig=reference.rig)
+            frame.match_to(reference, self.img_view_transformer.match(
+                frame.feats, frame.rig, stereo))
+        if stream is not None:
+            stream.count(known)
+        return frame
+
+    def _look(self, frame: FrameFeatures) -> None:
+        """What the images of a frame alone give: ``feats`` and, with stereo, ``stride4``."""
+        batch_shape = frame.imgs.shape[:2]
+        outputs = self.img_backbone(frame.imgs.flatten(0, 1))
         if self.stereo:
-            stride4 = outputs[0].unflatten(0, batch_shape)
+            frame.stride4 = outputs[0].unflatten(0, batch_shape).detach()
             outputs = outputs[1:]
-            stereo = StereoReference(prev_feats=reference, cur_feats=stride4,
-                                     prev_rig=rig.frame(index + 1))
-            stride4 = stride4.detach()
         feats = self.img_neck(outputs)
         feats = feats[0] if isinstance(feats, (list, tuple)) else feats
-        volume, depth = self.img_view_transformer(
-            feats.unflatten(0, batch_shape), rig.frame(index), bev_aug,
-            key_rig=rig.frame(0), stereo=stereo)
+        frame.feats = self.img_view_transformer.reduce(feats.unflatten(0, batch_shape), frame.rig)
+
+    def _lift(self, frame: FrameFeatures, rig: CameraRig, key_rig: CameraRig, bev_aug: Tensor
+              ) -> Tuple[Tensor, Tensor]:
+        """Volume of a frame and its depth probabilities; ``rig`` knows the present key frame."""
+        volume, depth = self.img_view_transformer.lift(
+            frame.feats, frame.matching, rig, bev_aug, key_rig=key_rig)
         if self.pre_process_net is not None:
             volume = self.pre_process_net(volume)[0]
-        return volume, depth, stride4
+        return volume, depth
 
     def _encode(self, volume: Tensor) -> Tensor:
         feats = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(volume))
         return feats[0] if isinstance(feats, (list, tuple)) else feats
 
-    def extract_field(self, batch_inputs_dict: dict) -> VoxelField:
+    def extract_field(self, batch_inputs_dict: dict, stream: Optional[StreamState] = None
+                      ) -> VoxelField:
         """The voxel field of a batch: what text queries and renderings read."""
-        return self.occ_head(self.extract_feat(batch_inputs_dict))
+        return self.occ_head(self.extract_volume(batch_inputs_dict, stream)[0])
 
     # --------------------------------------------------------- mmdet3d's modes
 
@@ -156,10 +191,14 @@ class LangOcc(Base3DDetector):
                            'LoadPointsFromFile and PointToMultiViewDepth to the pipeline')
         return torch.stack([sample.gt_depth for sample in batch_data_samples]).to(device)
 
-    def predict(self, batch_inputs_dict: dict, batch_data_samples: list, **kwargs) -> list:
-        """Data samples with ``pred_occ`` (OccData, semantics (X, Y, Z) uint8, 17 = free)."""
-        predictions = self.occ_head.predict(self.extract_feat(batch_inputs_dict),
-                                            batch_data_samples)
+    def predict(self, batch_inputs_dict: dict, batch_data_samples: list,
+                stream: Optional[StreamState] = None, **kwargs) -> list:
+        """Data samples with ``pred_occ`` (OccData, semantics (X, Y, Z) uint8, 17 = free).
+
+        ``stream``: see :meth:`extract_volume`.
+        """
+        volume, _ = self.extract_volume(batch_inputs_dict, stream)
+        predictions = self.occ_head.predict(volume, batch_data_samples)
         for sample, prediction in zip(batch_data_samples, predictions):
             sample.pred_occ = prediction
         return batch_data_samples
@@ -169,3 +208,10 @@ class LangOcc(Base3DDetector):
         """Network outputs without post-processing: voxel features and densities."""
         field = self.extract_field(batch_inputs_dict)
         return field.feats, field.densities
+
+
+def _find(imgs: Tensor, rig: CameraRig, index: int, stream: Optional[StreamState]
+          ) -> FrameFeatures:
+    """Frame ``index`` of a batch, as the stream knows it."""
+    imgs, rig = imgs[:, index], rig.frame(index)
+    return FrameFeatures(imgs, rig) if stream is None else stream.frame(imgs, rig)

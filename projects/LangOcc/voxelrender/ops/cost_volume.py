@@ -17,8 +17,10 @@ from .dispatch import resolve_backend
 _OUTSIDE = -2.
 # Depths nearer than this (metres) count as behind the previous camera.
 _MIN_DEPTH = 1e-3
-# Warped features held at a time, in numbers: a CPU's cache; more passes over less cost overhead.
-_PASS_NUMBERS = 2**21
+# Warped features held at a time, in numbers: what a CPU's cache holds.
+_PASS_NUMBERS = 2**19
+# Pixels whose warped places are computed at a time.
+_GEOMETRY_PIXELS = 1024
 
 
 @torch.no_grad()
@@ -31,10 +33,12 @@ def stereo_cost_volume(cur_feats: Tensor, prev_feats: Tensor, warps: Tensor, dep
     (bilinear, zero padding) at the place the depth hypothesis predicts; plus ``bias`` where that
     place is behind the previous camera or outside its image. The H x W features sit at
     u = linspace(0, W_img - 1, W), v = linspace(0, H_img - 1, H) (published rule). Memory: the
-    warped features of one image and a few depths at a time.
+    warped features of a few pixels at a time.
 
-    Features are read channels-last, four rows of C numbers a pixel in one weighted embedding bag:
-    3x as fast on a CPU as ``grid_sample``, which gathers each channel from a plane of its own.
+    Features are read channels-last, four rows of C numbers a place and minus one of the current
+    map, in one weighted embedding bag; ``grid_sample`` gathers each channel from a plane of its
+    own. A few pixels are warped to all depths at a time, where places are neighbours and the
+    differences stay in the cache.
 
     Args:
         cur_feats: (B, C, H, W).
@@ -80,66 +84,66 @@ def _torch_costs(cur_feats: Tensor, prev_feats: Tensor, rotated: Tensor, shifts:
     """Costs (B, D, H, W) of all images; arguments as of `triton_cost_volume.matching_costs`."""
     batch, channels, height, width = cur_feats.shape
     dtype = torch.promote_types(full_precision(cur_feats).dtype, full_precision(prev_feats).dtype)
-    cur_feats, prev_feats = cur_feats.to(dtype), prev_feats.to(dtype)
-    step = max(_PASS_NUMBERS // max(height * width * channels, 1), 1)
-    costs = torch.empty(batch, len(depths), height * width, dtype=dtype, device=cur_feats.device)
+    step = max(_PASS_NUMBERS // max(len(depths) * channels, 1), 1)
+    costs = torch.empty(batch, height * width, len(depths), dtype=dtype, device=cur_feats.device)
     for image in range(batch):
-        current, previous = _channels_last(cur_feats[image]), _channels_last(prev_feats[image])
-        for start in range(0, len(depths), step):
-            depth = depths[start:start + step, None, None, None]
-            places, valid = _warped_places(rotated[image] * depth + shifts[image], image_size,
-                                           (height, width))
-            costs[image, start:start + step] = _matching_cost(current, previous, places, valid,
-                                                              bias, probe)
-    return costs.view(batch, len(depths), height, width)
+        table = torch.cat([_padded_rows(prev_feats[image].to(dtype)),
+                           cur_feats[image].to(dtype).flatten(1).t()])
+        for pixels in torch.arange(height * width, device=table.device).split(_GEOMETRY_PIXELS):
+            x, y, valid = _warped_places(rotated[image].view(-1, 3)[pixels], shifts[image], depths,
+                                         image_size, (height, width))
+            own = (pixels + len(table) - height * width)[:, None].expand_as(x)
+            rows, shares = _bilinear(x, y, (height, width), own, dtype)
+            if probe is not None:
+                valid = F.embedding_bag(rows[..., :4].flatten(0, 1), table[:, probe:probe + 1],
+                                        mode='sum', per_sample_weights=shares[..., :4].flatten(0, 1)
+                                        ).view_as(valid) != 0
+            parts = zip(rows.split(step), shares.split(step),
+                        costs[image, pixels[0]:pixels[-1] + 1].split(step))
+            for row, share, cost in parts:
+                difference = F.embedding_bag(row.flatten(0, 1), table, mode='sum',
+                                             per_sample_weights=share.flatten(0, 1))
+                torch.sum(difference.abs_().view(*cost.shape, channels), -1, out=cost)
+            costs[image, pixels[0]:pixels[-1] + 1] += bias * ~valid
+    return costs.transpose(1, 2).reshape(batch, len(depths), height, width)
 
 
-def _matching_cost(current: Tensor, previous: Tensor, places: Tensor, valid: Tensor, bias: float,
-                   probe: Optional[int]) -> Tensor:
-    """Cost (K, H * W) of K depths of one image.
-
-    Args:
-        current, previous: (H * W, C).
-        places: (K, H, W, 2) x, y in cells of the previous map.
-        valid: (K, H, W) bool.
-        bias: cost where the warp is invalid.
-        probe: channel whose exact 0 means invalid instead of ``valid``, or None.
-    """
-    rows, shares = _bilinear(places)
-    warped = F.embedding_bag(rows, previous, mode='sum', per_sample_weights=shares.to(previous))
-    warped = warped.view(len(places), *current.shape)
-    valid = valid.flatten(1) if probe is None else warped[..., probe] != 0
-    return warped.sub_(current).abs_().sum(-1).add_(bias * ~valid)
+def _padded_rows(feats: Tensor) -> Tensor:
+    """(C, H, W) -> ((H + 2) * (W + 2), C), contiguous: one row of zeros all around the map."""
+    channels, height, width = feats.shape
+    rows = feats.new_zeros(height + 2, width + 2, channels)
+    rows[1:-1, 1:-1] = feats.permute(1, 2, 0)
+    return rows.view(-1, channels)
 
 
-def _channels_last(feats: Tensor) -> Tensor:
-    """(C, H, W) -> (H * W, C), contiguous."""
-    return feats.flatten(1).t().contiguous()
-
-
-def _bilinear(places: Tensor) -> Tuple[Tensor, Tensor]:
-    """Rows of channels-last features and their shares, zero padding.
+def _bilinear(x: Tensor, y: Tensor, feature_size: Tuple[int, int], own: Tensor, dtype: torch.dtype
+              ) -> Tuple[Tensor, Tensor]:
+    """Rows whose sum by shares is the previous feature at a place less the current one.
 
     Args:
-        places: (K, H, W, 2) x, y in cells of the H x W map, integer = cell's sample.
+        x, y: (P, D) places in cells of the previous map, integer = cell's sample.
+        feature_size: (H, W).
+        own: (P, D) row of the pixel's current feature.
+        dtype: of the shares.
 
     Returns:
-        (K * H * W, 4) long and float; the share of a neighbour outside the map is 0.
+        (P, D, 5) int32: four of :func:`_padded_rows` (zero padding) and ``own``; shares.
     """
-    height, width = places.shape[1:3]
-    # Clamping two cells outside keeps the shares 0 there and the integers small.
-    x = places[..., 0].clamp(-2, width + 1)
-    y = places[..., 1].clamp(-2, height + 1)
-    left, top = x.floor(), y.floor()
-    rows, shares = [], []
-    for step_y, share_y in ((0, top + 1 - y), (1, y - top)):
-        for step_x, share_x in ((0, left + 1 - x), (1, x - left)):
-            column, row = left + step_x, top + step_y
-            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            flat = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-            rows.append(flat.long())
-            shares.append(share_x * share_y * inside)
-    return torch.stack(rows, -1).view(-1, 4), torch.stack(shares, -1).view(-1, 4)
+    height, width = feature_size
+    # From a whole cell outside on there is nothing but padding, which goes no further.
+    x, y = x.clamp(-1, width), y.clamp(-1, height)
+    left, top = x.floor().clamp_(max=width - 1), y.floor().clamp_(max=height - 1)
+    right_share, low_share = x.sub_(left).to(dtype), y.sub_(top).to(dtype)
+    first = top.add_(1).mul_(width + 2).add_(left).add_(1)
+    rows = torch.empty(*x.shape, 5, dtype=torch.int32, device=x.device)
+    shares = torch.empty(rows.shape, dtype=dtype, device=x.device)
+    left_share, high_share = 1 - right_share, 1 - low_share
+    weights = (left_share * high_share, right_share * high_share, left_share * low_share,
+               right_share * low_share)
+    for index, (step, weight) in enumerate(zip((0, 1, width + 2, width + 3), weights)):
+        rows[..., index], shares[..., index] = first + step, weight
+    rows[..., 4], shares[..., 4] = own, -1
+    return rows, shares
 
 
 def _feature_pixels(height: int, width: int, image_size: Tuple[int, int], like: Tensor) -> Tensor:
@@ -150,24 +154,28 @@ def _feature_pixels(height: int, width: int, image_size: Tuple[int, int], like: 
     return torch.stack([u, v, torch.ones_like(u)], dim=-1)
 
 
-def _warped_places(warped: Tensor, image_size: Tuple[int, int], feature_size: Tuple[int, int]
-                   ) -> Tuple[Tensor, Tensor]:
+def _warped_places(rotated: Tensor, shift: Tensor, depths: Tensor, image_size: Tuple[int, int],
+                   feature_size: Tuple[int, int]) -> Tuple[Tensor, Tensor, Tensor]:
     """Where to read the previous features, and whether there is something to read.
 
     Args:
-        warped: (K, H, W, 3) q = (u * d, v * d, d) in the previous image.
+        rotated: (P, 3), ``warp[:3, :3] @ (u, v, 1)``.
+        shift: (3,), ``warp[:3, 3]``.
+        depths: (D,) metres.
         image_size: (H_img, W_img), pixels.
         feature_size: (H, W).
 
     Returns:
-        Places (K, H, W, 2), x, y in cells of the feature map; points behind the camera are sent
-        outside. Whether the pixel is in front and within [-0.5, size - 0.5], the extent of the
-        previous image by the pixel rule, (K, H, W) bool.
+        x and y (P, D) in cells of the feature map; what is behind the camera is sent outside.
+        Whether the pixel is in front and within [-0.5, size - 0.5], the extent of the previous
+        image by the pixel rule, (P, D) bool.
     """
-    front = warped[..., 2:] > _MIN_DEPTH
-    pixels = warped[..., :2] / torch.where(front, warped[..., 2:], warped.new_ones(()))
-    size = warped.new_tensor([image_size[1], image_size[0]])
-    cells = warped.new_tensor([feature_size[1], feature_size[0]])
-    inside = ((pixels >= -0.5) & (pixels <= size - 0.5)).all(-1)
-    places = pixels * ((cells - 1) / (size - 1).clamp_min(1))
-    return torch.where(front, places, torch.full_like(places, _OUTSIDE)), front[..., 0] & inside
+    u, v, depth = (rotated[:, axis, None] * depths + shift[axis] for axis in range(3))
+    front = depth > _MIN_DEPTH
+    depth = torch.where(front, depth, 1.)
+    valid, places = front, []
+    for pixel, size, cells in zip((u, v), image_size[::-1], feature_size[::-1]):
+        pixel = pixel.div_(depth)
+        valid = valid & (pixel >= -0.5) & (pixel <= size - 0.5)
+        places.append(torch.where(front, pixel * ((cells - 1) / max(size - 1, 1)), _OUTSIDE))
+    return *places, valid

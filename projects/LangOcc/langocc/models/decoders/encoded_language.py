@@ -8,8 +8,9 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-# Rows that are widened to float32 at a time where values are stored in half precision.
-_CHUNK = 65536
+# Rows that are widened to float32 at a time where values are stored in half precision: few enough
+# to stay in a CPU's caches.
+_CHUNK = 4096
 
 
 @dataclass

@@ -15,7 +15,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from voxelrender import RayBundle, VoxelGrid
+from voxelrender import ConvolvedFeatures, RayBundle, VoxelFeatures, VoxelGrid
 
 from ...occ3d import FREE_CLASS
 from ...structures import OccData
@@ -132,26 +132,33 @@ class LangOccHead(BaseModule):
     def forward(self, voxel_feats: Tensor) -> VoxelField:
         """Voxel volume (B, C, Z, Y, X) -> field.
 
-        Nothing is decoded here: neither language, nor densities, which the field decodes where
-        they are read (unless dropout would make every reading another one).
+        Nothing is decoded here: neither language, nor densities, nor, without ``upsample``, the
+        features, which the field computes where they are read (unless dropout would make every
+        reading another one).
         """
         if self.position_frequencies is not None:
             places = encode_positions(voxel_feats.shape[2:], self.position_frequencies, voxel_feats)
             voxel_feats = torch.cat([voxel_feats, places.expand(len(voxel_feats), -1, -1, -1, -1)],
                                     dim=1)
-        if self.with_cp and voxel_feats.requires_grad:
-            feats = checkpoint(self.final_conv, voxel_feats, use_reentrant=False)
-        else:
-            feats = self.final_conv(voxel_feats)
-        feats = feats if self.upsample is None else self.upsample(feats)
-        if tuple(feats.shape[2:]) != tuple(self.grid.volume_shape):
+        feats = self._features(voxel_feats)
+        if feats.volume_shape != tuple(self.grid.volume_shape):
             raise ValueError(f'the head is on a grid of {self.grid.volume_shape} cells (Z, Y, X), '
                              f'the volume {tuple(voxel_feats.shape[2:])} gives '
-                             f'{tuple(feats.shape[2:])}')
+                             f'{feats.volume_shape}')
         field = VoxelField(feats, None, self.grid, self.density_decoder)
         if self.training and self.density_decoder.dropout:
             return VoxelField(feats, field.densities, self.grid)
         return field
+
+    def _features(self, voxel_feats: Tensor) -> VoxelFeatures:
+        if self.upsample is None:
+            return ConvolvedFeatures(voxel_feats, self.final_conv.conv, self.final_conv.activate,
+                                     self.with_cp)
+        if self.with_cp and voxel_feats.requires_grad:
+            feats = checkpoint(self.final_conv, voxel_feats, use_reentrant=False)
+        else:
+            feats = self.final_conv(voxel_feats)
+        return VoxelFeatures(self.upsample(feats))
 
     def decoder(self, name: str) -> nn.Module:
         """The decoder of output ``name``; KeyError lists what there is."""

@@ -67,9 +67,11 @@ class LSSFPN3D(BaseModule):
 
     def _merge_low_memory(self, *feats: Tensor) -> Tensor:
         size = feats[0].shape[-3:]
-        weights = self.conv.conv.weight.split([level.shape[1] for level in feats], dim=1)
-        mixed = sum(_upsample(F.conv3d(level, weight), size)
-                    for level, weight in zip(feats, weights))
+        conv = self.conv.conv
+        weights = conv.weight.split([level.shape[1] for level in feats], dim=1)
+        biases = [conv.bias] + [None] * (len(feats) - 1)  # there is one once the norm is folded
+        mixed = sum(_upsample(F.conv3d(level, weight, bias), size)
+                    for level, weight, bias in zip(feats, weights, biases))
         return self.conv.activate(self.conv.norm(mixed))
 
     def _check(self, feats: Sequence[Tensor]) -> None:

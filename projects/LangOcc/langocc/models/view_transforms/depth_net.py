@@ -167,18 +167,24 @@ class DepthNet(BaseModule):
         Raises:
             ValueError: the cost volume does not come down to the features' size.
         """
-        parameters = self.bn(parameters)
         feats = self.reduce_conv(feats)
-        context = self.context_conv(self.context_se(feats, self.context_mlp(parameters)))
-        depth = self.depth_se(feats, self.depth_mlp(parameters))
-        if self.cost_volumn_net is not None:
-            depth = torch.cat([depth, self._matching_feats(feats, cost_volume)], dim=1)
-        if self.with_cp and self.training:
-            return checkpointing.checkpoint(self.depth_conv, depth, use_reentrant=False), context
-        return self.depth_conv(depth), context
+        return self.decode(feats, self.match(feats, cost_volume), parameters)
 
-    def _matching_feats(self, feats: Tensor, cost_volume: Optional[Tensor]) -> Tensor:
-        """Cost volume (or zeros) at the features' stride: (BN, D, h, w)."""
+    def match(self, feats: Tensor, cost_volume: Optional[Tensor]) -> Optional[Tensor]:
+        """Brings a cost volume down to the features' stride.
+
+        Args:
+            feats: (BN, mid_channels, h, w) after ``reduce_conv``.
+            cost_volume: as in :meth:`forward`.
+
+        Returns:
+            (BN, D, h, w); None in a net without stereo.
+
+        Raises:
+            ValueError: as in :meth:`forward`.
+        """
+        if self.cost_volumn_net is None:
+            return None
         size = feats.shape[-2:]
         if cost_volume is None:
             scale = 2**self.num_cost_stages
@@ -190,6 +196,26 @@ class DepthNet(BaseModule):
                              f'down to {tuple(matching.shape[-2:])} in {self.num_cost_stages} '
                              f'halvings, but the features are {tuple(size)}')
         return matching
+
+    def decode(self, feats: Tensor, matching: Optional[Tensor], parameters: Tensor) -> tuple:
+        """The part that knows the cameras, which the key frame is one of.
+
+        Args:
+            feats: (BN, mid_channels, h, w) after ``reduce_conv``.
+            matching: (BN, D, h, w) of :meth:`match`.
+            parameters: (BN, 27).
+
+        Returns:
+            As :meth:`forward`.
+        """
+        parameters = self.bn(parameters)
+        context = self.context_conv(self.context_se(feats, self.context_mlp(parameters)))
+        depth = self.depth_se(feats, self.depth_mlp(parameters))
+        if matching is not None:
+            depth = torch.cat([depth, matching], dim=1)
+        if self.with_cp and self.training:
+            return checkpointing.checkpoint(self.depth_conv, depth, use_reentrant=False), context
+        return self.depth_conv(depth), context
 
 
 def _cost_net(channels: int, stages: int) -> nn.Sequential:

@@ -84,17 +84,44 @@ class LSSViewTransformer(BaseModule):
         Raises:
             ValueError: the features do not have the shape that the configuration implies.
         """
-        self._check(img_feats, rig)
-        logits, context = self._predict(img_feats, rig, bev_aug_matrix, key_rig, stereo)
-        depth = logits.float().softmax(dim=1).unflatten(0, img_feats.shape[:2])
-        context = context.float().unflatten(0, img_feats.shape[:2])
-        return self.splat(depth, context, rig, bev_aug_matrix), depth
+        feats = self.reduce(img_feats, rig)
+        matching = self.match(feats, rig, stereo)
+        return self.lift(feats, matching, rig, bev_aug_matrix, key_rig)
 
-    def _predict(self, img_feats: Tensor, rig: CameraRig, bev_aug_matrix: Tensor,
-                 key_rig: Optional[CameraRig], stereo: Optional[Any]) -> Tuple[Tensor, Tensor]:
+    def reduce(self, img_feats: Tensor, rig: CameraRig) -> Tensor:
+        """(BN, C', h, w): the part of :meth:`forward` that looks at this frame's images alone."""
+        self._check(img_feats, rig)
+        return self.depth_net(img_feats.flatten(0, 1))
+
+    def match(self, feats: Tensor, rig: CameraRig, stereo: Optional[Any]) -> Optional[Tensor]:
+        """(BN, D, h, w): the part that compares with the frame before. None: no stereo here.
+
+        Args:
+            feats: of :meth:`reduce`.
+            rig, stereo: as in :meth:`forward`.
+        """
+        return None
+
+    def lift(self, feats: Tensor, matching: Optional[Tensor], rig: CameraRig,
+             bev_aug_matrix: Tensor, key_rig: Optional[CameraRig] = None) -> Tuple[Tensor, Tensor]:
+        """The part that depends on the key frame: a stream runs it anew for a frame it has seen.
+
+        Args:
+            feats, matching: of :meth:`reduce` and :meth:`match`.
+            rig, bev_aug_matrix, key_rig: as in :meth:`forward`.
+
+        Returns:
+            As :meth:`forward`.
+        """
+        logits, context = self._decode(feats, matching, rig, bev_aug_matrix, key_rig)
+        shape = rig.cam2img.shape[:2]
+        depth = logits.float().softmax(dim=1).unflatten(0, shape)
+        return self.splat(depth, context.float().unflatten(0, shape), rig, bev_aug_matrix), depth
+
+    def _decode(self, feats: Tensor, matching: Optional[Tensor], rig: CameraRig,
+                bev_aug_matrix: Tensor, key_rig: Optional[CameraRig]) -> Tuple[Tensor, Tensor]:
         """Depth logits (BN, D, h, w) and context (BN, C, h, w)."""
-        output = self.depth_net(img_feats.flatten(0, 1))
-        return output[:, :self.num_depths], output[:, self.num_depths:]
+        return feats[:, :self.num_depths], feats[:, self.num_depths:]
 
     def points(self, rig: CameraRig, bev_aug_matrix: Tensor) -> Tensor:
         """(B, N, D, h, w, 3) float32 metres: the frustum in the augmented key ego frame."""

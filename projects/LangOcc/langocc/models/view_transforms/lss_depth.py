@@ -54,12 +54,18 @@ class LSSViewTransformerBEVDepth(LSSViewTransformer):
         self.depth_net = DepthNet(self.in_channels, self.in_channels, self.out_channels,
                                   self.num_depths, **(depthnet_cfg or {}))
 
-    def _predict(self, img_feats: Tensor, rig: CameraRig, bev_aug_matrix: Tensor,
-                 key_rig: Optional[CameraRig], stereo: Optional[StereoReference],
-                 ) -> Tuple[Tensor, Tensor]:
-        parameters = camera_parameters(rig, bev_aug_matrix, key_rig).to(img_feats.device)
-        cost_volume = self._cost_volume(rig, stereo)
-        return self.depth_net(img_feats.flatten(0, 1), parameters.flatten(0, 1), cost_volume)
+    def reduce(self, img_feats: Tensor, rig: CameraRig) -> Tensor:
+        self._check(img_feats, rig)
+        return self.depth_net.reduce_conv(img_feats.flatten(0, 1))
+
+    def match(self, feats: Tensor, rig: CameraRig, stereo: Optional[StereoReference]
+              ) -> Optional[Tensor]:
+        return self.depth_net.match(feats, self._cost_volume(rig, stereo))
+
+    def _decode(self, feats: Tensor, matching: Optional[Tensor], rig: CameraRig,
+                bev_aug_matrix: Tensor, key_rig: Optional[CameraRig]) -> Tuple[Tensor, Tensor]:
+        parameters = camera_parameters(rig, bev_aug_matrix, key_rig).to(feats.device)
+        return self.depth_net.decode(feats, matching, parameters.flatten(0, 1))
 
     def _cost_volume(self, rig: CameraRig, stereo: Optional[StereoReference]) -> Optional[Tensor]:
         """None: no stereo here."""

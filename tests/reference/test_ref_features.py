@@ -1,0 +1,82 @@
+"""Features convolved where rays look, against the convolution of the whole volume."""
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from voxelrender import ConvolvedFeatures, VoxelFeatures, decoding, features
+
+DTYPE = torch.float64
+
+
+def make(batch, channels, shape, out=5):
+    inputs = torch.randn(batch, channels, *shape, dtype=DTYPE, requires_grad=True)
+    return inputs, nn.Conv3d(channels, out, 3, padding=1).to(DTYPE)
+
+
+@settings(deadline=None, max_examples=25)
+@given(batch=st.integers(1, 3), channels=st.integers(1, 3),
+       shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4)),
+       share=st.sampled_from([0., 0.3, 1.]), chunk=st.sampled_from([3, 1000]))
+def test_chosen_voxels_equal_the_whole_convolution(batch, channels, shape, share, chunk):
+    inputs, convolution = make(batch, channels, shape)
+    whole = torch.relu(convolution(inputs)).flatten(2)
+    voxels = whole.shape[2]
+    ids = [torch.randperm(voxels)[:round(voxels * share)] for _ in range(batch)]
+    saved, features.CHUNK_SIZE = features.CHUNK_SIZE, chunk
+    try:
+        ours = ConvolvedFeatures(inputs, convolution)
+        rows = ours.rows(ids)
+        expected = [whole[item][:, ids[item]].t() for item in range(batch)]
+        leaves = [inputs, *convolution.parameters()]
+        weight = torch.linspace(-1, 2, 5, dtype=DTYPE)
+        got = torch.autograd.grad(sum((r * weight).square().sum() for r in rows), leaves)
+    finally:
+        features.CHUNK_SIZE = saved
+    want = torch.autograd.grad(sum((r * weight).square().sum() for r in expected), leaves)
+    for mine, theirs in zip([*rows, *got], [*expected, *want]):
+        assert torch.allclose(mine, theirs, atol=1e-10)
+    with torch.no_grad():
+        for item in range(batch):
+            assert torch.allclose(ours.gather(item, ids[item]), expected[item], atol=1e-10)
+    assert len(ours) == batch and ours.volume_shape == shape
+
+
+@pytest.mark.parametrize('recompute', [False, True])
+def test_the_whole_volume_is_made_once_and_then_read(recompute):
+    inputs, convolution = make(2, 3, (2, 3, 4))
+    calls = []
+    convolution.register_forward_hook(lambda *_: calls.append(1))
+    ours = ConvolvedFeatures(inputs, convolution, recompute=recompute)
+    ids = [torch.tensor([0, 23]), torch.tensor([5])]
+    with torch.no_grad():
+        ours.gather(0, ids[0])
+        assert not calls
+        volume = ours.volume()
+        assert ours.volume() is volume and len(calls) == 1
+        assert torch.equal(ours.gather(1, ids[1]), volume[1].flatten(1).t()[ids[1]])
+    # Without gradient then, with it now.
+    rows = ours.rows(ids)
+    assert rows[0].requires_grad and len(calls) == 1
+    volume = ours.volume()
+    assert volume.requires_grad and len(calls) == 2
+    assert torch.allclose(ours.rows(ids)[0], rows[0])
+    first, = torch.autograd.grad(rows[0].sum(), [inputs])
+    second, = torch.autograd.grad(ours.rows(ids)[0].sum(), [inputs])
+    assert torch.allclose(first, second, atol=1e-12)
+    assert len(calls) == (3 if recompute else 2)
+
+
+def test_features_that_are_there():
+    volume = torch.randn(2, 3, 2, 2, 2, requires_grad=True)
+    ours = VoxelFeatures(volume)
+    assert len(ours) == 2 and ours.volume() is volume and ours.volume_shape == (2, 2, 2)
+    assert torch.equal(ours.gather(1, torch.tensor([7, 0]))[1], volume[1, :, 0, 0, 0])
+    assert [len(rows) for rows in ours.rows([torch.tensor([1]), torch.tensor([2, 3])])] == [1, 2]
+    assert decoding.CHUNK_SIZE == features.CHUNK_SIZE
+
+
+def test_another_convolution_is_refused():
+    with pytest.raises(ValueError, match=r"'stride': \(2, 2, 2\).*expected.*\(1, 1, 1\)"):
+        ConvolvedFeatures(torch.zeros(1, 2, 4, 4, 4), nn.Conv3d(2, 3, 3, stride=2, padding=1))

@@ -1,0 +1,168 @@
+"""A whole prediction: the published layout against ours, alone, streamed and in bfloat16.
+
+Legend: V voxels, K prompts.
+"""
+import copy
+import ctypes
+import gc
+import sys
+import time
+from contextlib import nullcontext, suppress
+from typing import Callable, Dict, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .head import FREE
+from .measure import median, peak_in_child, synchronize
+from .stages import StageClock, floors, watch
+from .whole_case import ROOT, WholeCase, reduced_precision, synced
+
+Side = Callable[[dict, Optional[StageClock]], Tuple[Tensor, Tensor]]
+WARM_UP = 2  # samples that fill the streams, not timed
+
+
+def reference():
+    """tests/reference/published_prediction.py."""
+    folder = str(ROOT / 'tests' / 'reference')
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    import published_prediction
+    return published_prediction
+
+
+def published_side(model: nn.Module) -> Side:
+    """Densities and classes (Z, Y, X) in the published layout."""
+    module = reference()
+
+    def predict(inputs, clock=None):
+        stage = (lambda name: nullcontext()) if clock is None else clock.stage
+        result = module.published_prediction(model, inputs, stage)
+        predict.scores = result['scores'][0]
+        return result['densities'][0], result['classes'][0]
+    return predict
+
+
+def our_side(model: nn.Module, dtype: torch.dtype = torch.float32, streamed: bool = False) -> Side:
+    """Densities and classes (Z, Y, X) by LangOcc; streamed ones remember the calls before."""
+    from langocc.models import StreamState
+    state = StreamState() if streamed else None
+
+    @torch.no_grad()
+    def predict(inputs, clock=None):
+        device = inputs['imgs'].device.type
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32), watch(model, clock):
+            field = model.extract_field(inputs, stream=state)
+            occupancy, = model.occ_head.predict_by_field(field)
+        return field.densities[0], occupancy.semantics.permute(2, 1, 0)
+    return predict
+
+
+def make_sides(case: WholeCase, device: str) -> Dict[str, Side]:
+    """Name -> side."""
+    from langocc.models import optimize_for_inference
+    fast = optimize_for_inference(copy.deepcopy(case.model))
+    sides = dict(published=published_side(case.model), ours=our_side(fast),
+                 streaming=our_side(fast, streamed=True))
+    if reduced_precision(device):
+        sides.update(bf16=our_side(fast, torch.bfloat16),
+                     bf16_streaming=our_side(fast, torch.bfloat16, True))
+    return sides
+
+
+def compare(found: Tuple[Tensor, Tensor], expected: Tuple[Tensor, Tensor], scores: Tensor,
+            threshold: float) -> Dict[str, float]:
+    """How far a prediction is from the published one.
+
+    Returns:
+        max_error: of densities (1/m). agreement: share of the voxels that either side calls
+        occupied in which both say the same class. different_where_clear: voxels of other classes
+        though the best prompt leads by 1e-4 and the density is 1e-4 from the threshold.
+    """
+    (density, classes), (true_density, true_classes) = found, expected
+    best = scores.topk(2, dim=-1).values
+    clear = (best[:, 0] - best[:, 1] > 1e-4).view_as(classes)
+    clear = (clear | (true_classes == FREE)) & ((true_density - threshold).abs() > 1e-4)
+    either = (classes != FREE) | (true_classes != FREE)
+    same = classes == true_classes
+    return dict(max_error=(density - true_density).abs().max().item(),
+                agreement=(same & either).sum().item() / max(either.sum().item(), 1),
+                different_where_clear=(~same & clear).sum().item())
+
+
+def run_sides(case: WholeCase, sides: Dict[str, Side], repeats: int):
+    """Seconds of every side on every sample after the warm-up, in turns; the worst differences."""
+    threshold, device = case.model.occ_head.density_threshold, case.samples[0]['imgs'].device
+    times, worst = {name: [] for name in sides}, {}
+    for index, inputs in enumerate(case.samples[:WARM_UP + repeats]):
+        expected = scores = None
+        for name, side in sides.items():
+            synchronize(device)
+            start = time.perf_counter()
+            density, classes = side(inputs)
+            synchronize(device)
+            seconds = time.perf_counter() - start
+            if index < WARM_UP:
+                continue
+            times[name].append(seconds)
+            found = synced(density), classes.cpu()
+            if name == 'published':
+                expected, scores = found, side.scores.cpu()
+                side.scores = None
+                continue
+            for key, value in compare(found, expected, scores, threshold).items():
+                pick = min if key == 'agreement' else max
+                worst.setdefault(name, {}).setdefault(key, value)
+                worst[name][key] = pick(worst[name][key], value)
+    return times, worst
+
+
+def predict_row(times: Dict, worst: Dict) -> Dict[str, float]:
+    """The row of the result."""
+    seconds = {name: median(values) for name, values in times.items()}
+    row = {f'{name}_s': value for name, value in seconds.items()}
+    for name in seconds:
+        if name != 'published':
+            prefix = '' if name == 'ours' else f'{name}_'
+            row[f'{prefix}speedup'] = seconds['published'] / seconds[name]
+            row.update({f'{prefix}{key}': value for key, value in worst[name].items()})
+    return row
+
+
+def stage_table(case: WholeCase, sides: Dict[str, Side], repeats: int) -> Dict[str, Dict]:
+    """Stage -> seconds of each side (the fastest of some runs), and the floor."""
+    clocks = {name: [StageClock(case.samples[0]['imgs'].device) for _ in range(repeats)]
+              for name in sides}
+    for turn in range(repeats):  # the last samples, so that streams follow the ones before
+        inputs = case.samples[WARM_UP + repeats + turn]
+        for name, side in sides.items():
+            with clocks[name][turn].stage('rest'):
+                side(inputs, clocks[name][turn])
+    names = list(dict.fromkeys(name for runs in clocks.values() for clock in runs
+                               for name in clock.seconds))
+    table = {name: {f'{side}_s': min(clock.seconds.get(name, 0.) for clock in runs)
+                    for side, runs in clocks.items()} for name in names}
+    for name, floor in floors(case, sides['ours']).items():
+        table.setdefault(name, {})['floor_s'] = floor
+    return table
+
+
+def benchmark_predict(arguments) -> Dict:
+    """Both sides on the same samples and weights; then once more with stages timed."""
+    peaks = {name: peak_in_child(arguments, name) for name in ('published', 'ours')}
+    case = WholeCase(arguments.preset, WARM_UP + 2 * arguments.repeats, arguments.device,
+                     arguments.rays)
+    sides = make_sides(case, arguments.device)
+    row = predict_row(*run_sides(case, sides, arguments.repeats))
+    row.update({f'{name}_peak_mb': peak for name, peak in peaks.items()})
+    return dict(predict=row, stages=stage_table(case, sides, arguments.repeats))
+
+
+def peak_side(arguments) -> Callable[[], object]:
+    """One prediction of the side ``arguments.peak_of``, for a child that measures memory."""
+    case = WholeCase(arguments.preset, 1, arguments.device, arguments.rays)
+    side = make_sides(case, arguments.device)[arguments.peak_of]
+    gc.collect()
+    with suppress(OSError, AttributeError):  # what making the case has freed: glibc keeps it
+        ctypes.CDLL('libc.so.6').malloc_trim(0)
+    return lambda: side(case.samples[0])
