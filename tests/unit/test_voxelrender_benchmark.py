@@ -67,9 +67,9 @@ def test_the_loss_is_the_papers(step):
     assert step.paper_loss(rendered, target).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_threshold_is_the_renderers(step):
+def test_the_threshold_is_the_renderers(run):
     from langocc.models import VolumeRenderer
-    assert VolumeRenderer().weight_threshold == step.DEFAULT_THRESHOLD
+    assert VolumeRenderer().weight_threshold == run('step')['threshold'] > 0
 
 
 def test_step(run):

@@ -23,6 +23,7 @@ from ...teachers import Reducer, Vocabulary
 from ..decoders import EncodedLanguage
 from ..renderer import RenderedRays
 from ..voxel_field import VoxelField
+from .positions import encode_positions
 
 # Voxels labelled at a time.
 _CHUNK = 65536
@@ -282,26 +283,6 @@ class LangOccHead(BaseModule):
             feats = self.language(field, index, ids)
             parts.append((feats[inverse] * coefficients[..., None]).sum(1))
         return F.normalize(torch.cat(parts), dim=-1, eps=1e-12)
-
-
-def encode_positions(volume_shape: Sequence[int], frequencies: int, like: Tensor) -> Tensor:
-    """Places of voxels as network input.
-
-    Args:
-        volume_shape: (Z, Y, X).
-        frequencies: octaves L.
-        like: tensor whose device and type are taken.
-
-    Returns:
-        (1, 3 * (1 + 2 L), Z, Y, X): x, y, z of the voxel's centre in [-1, 1] over the grid, then
-        sin(2^k pi p) and cos(2^k pi p) for k = 0 ... L - 1.
-    """
-    axes = [(torch.arange(n, device=like.device, dtype=torch.float32) + 0.5) / n * 2 - 1
-            for n in volume_shape]
-    places = torch.stack(torch.meshgrid(*axes, indexing='ij')[::-1])
-    waves = [places] + [wave(2**k * torch.pi * places) for k in range(frequencies)
-                        for wave in (torch.sin, torch.cos)]
-    return torch.cat(waves)[None].to(like.dtype)
 
 
 def _attribute(name: str) -> str:
