@@ -28,14 +28,16 @@ Stage = Callable[[str], ContextManager]
 
 
 @torch.no_grad()
-def published_prediction(model: nn.Module, inputs: dict, stage: Stage = lambda name: nullcontext()
-                         ) -> Dict[str, Tensor]:
+def published_prediction(model: nn.Module, inputs: dict, stage: Stage = lambda name: nullcontext(),
+                         dtype: torch.dtype = torch.float32) -> Dict[str, Tensor]:
     """Predicts a batch.
 
     Args:
         model: a LangOcc in eval mode, with a vocabulary.
         inputs: ``imgs`` (B, F, N, 3, H, W), ``rig`` and ``bev_aug_matrix``.
         stage: name -> context that a stage of the work is done in.
+        dtype: of cost volume and pooling. In float32 their roundings (of places between -1 and 1,
+            of a sum that runs over all points) are the largest there are.
 
     Returns:
         volume (B, C, Z, Y, X) before the head, densities (B, Z, Y, X) in 1/m, scores (B, V, K)
@@ -53,7 +55,7 @@ def published_prediction(model: nn.Module, inputs: dict, stage: Stage = lambda n
         current, outputs = (outputs[0], outputs[1:]) if model.stereo else (None, outputs)
         with stage('backbone'):
             feats = model.img_neck(outputs)[0]
-        volumes.append(_lift(model, feats, current, previous, rig, index, bev_aug, stage))
+        volumes.append(_lift(model, feats, current, previous, rig, index, bev_aug, stage, dtype))
         previous = current
     with stage('3D encoder'):
         levels = model.img_bev_encoder_backbone(torch.cat(volumes, dim=1))
@@ -69,19 +71,21 @@ def _stride4(backbone: nn.Module, images: Tensor) -> Tensor:
 
 
 def _lift(model: nn.Module, feats: Tensor, current: Optional[Tensor], previous: Optional[Tensor],
-          rig: CameraRig, index: int, bev_aug: Tensor, stage: Stage) -> Tensor:
+          rig: CameraRig, index: int, bev_aug: Tensor, stage: Stage, dtype: torch.dtype) -> Tensor:
     """Volume (B, C, Z, Y, X) of frame ``index``."""
     net, frame, cost = model.img_view_transformer, rig.frame(index), None
     if current is not None:
         with stage('cost volume'):
-            cost = cost_volume_by_groups(net, current, previous, frame, rig.frame(index + 1))
+            cost = cost_volume_by_groups(net, current.to(dtype), previous.to(dtype), frame,
+                                         rig.frame(index + 1)).float()
     with stage('depth net'):
         parameters = camera_parameters(frame, bev_aug, rig.frame(0)).flatten(0, 1)
         logits, context = net.depth_net(feats, parameters, cost)
         shape = frame.cam2img.shape[:2]
         depth, context = logits.softmax(1).unflatten(0, shape), context.unflatten(0, shape)
     with stage('splat'):
-        volume = lift_splat_cumsum(depth, context, net.points(frame, bev_aug), net.grid)
+        volume = lift_splat_cumsum(depth.to(dtype), context.to(dtype), net.points(frame, bev_aug),
+                                   net.grid).float()
     with stage('pre-process'):
         return volume if model.pre_process_net is None else model.pre_process_net(volume)[0]
 
@@ -99,7 +103,8 @@ def cost_volume_by_groups(net: nn.Module, current: Tensor, previous: Tensor, rig
     depths = net.depth_edges[:-1].float()
     grid, invalid = _warp_grid(stereo_warps(rig, prev_rig).flatten(0, 1), depths, (height, width),
                                net.input_size)
-    cost = torch.zeros(images, len(depths), height, width)
+    grid = grid.to(current)
+    cost = current.new_zeros(images, len(depths), height, width)
     for start in range(0, channels, GROUP):
         part = slice(start, start + GROUP)
         warped = F.grid_sample(previous[:, part], grid, align_corners=True)
@@ -123,7 +128,7 @@ def _warp_grid(warps: Tensor, depths: Tensor, size: tuple, image_size: tuple):
     places = pixels / (limits - 1) * 2 - 1
     places[behind] = -4.
     invalid = (behind | outside).view(-1, *d.shape)
-    return places.view(len(warps), -1, size[1], 2).float(), invalid
+    return places.view(len(warps), -1, size[1], 2), invalid
 
 
 def _neck(neck: nn.Module, levels: list) -> Tensor:

@@ -38,7 +38,7 @@ def test_prediction(case, optimized, streamed):
     model, stream = copy.deepcopy(case.model), StreamState() if streamed else None
     model = optimize_for_inference(model) if optimized else model
     for inputs in case.samples:
-        theirs = published_prediction(case.model, inputs)
+        theirs = published_prediction(case.model, inputs, dtype=torch.float64)
         densities, classes = ours(case, model, inputs, stream)
         assert (densities - theirs['densities'][0]).abs().max() < 1e-5
         best = theirs['scores'][0].topk(2).values

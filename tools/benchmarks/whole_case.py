@@ -11,7 +11,7 @@ from typing import Dict, List
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from .head import DENSITY_THRESHOLD, make_vocabulary
 from .real_rays import sequence_root
@@ -184,8 +184,3 @@ def reduced_precision(device: str) -> bool:
     if torch.device(device).type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def synced(value: Tensor) -> Tensor:
-    """A copy that later work cannot change, on the CPU."""
-    return value.detach().float().cpu().clone()

@@ -97,9 +97,9 @@ class FieldRenderer:
         weight_threshold: what weighs at most this, a sample or a voxel within a ray, is neither
             rendered nor given a gradient; opacities and distances still count it. 0 is exact,
             and at the paper's size an eighth slower than the default.
-        rays_per_chunk: rays marched at a time. Beyond the first chunk, the backward pass marches
-            again instead of keeping what it needs: this, and not the number of rays, bounds the
-            memory.
+        rays_per_chunk: rays marched at a time. With more rays than that, the backward pass marches
+            each chunk again instead of keeping what it needs: samples and pairs of one chunk are
+            held at a time, and of all rays only what is returned.
     """
 
     def __init__(self, march_config: MarchConfig,
