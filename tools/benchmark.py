@@ -10,7 +10,7 @@ query  a new text against the occupied voxels of a finished field
 scale  forward cost against the number of voxels, of rays and of channels
 lift   lift-splat pooling against sort and running sum
 predict  images -> occupancy and classes: alone, streamed, in bfloat16; stages and their floors
-profile  the stages of a training step
+profile  a whole training step, stage by stage: published layout against ours
 
 Dense: every voxel is decoded, normalised, interpolated at every sample and composited, as
 published. Ours: the functions that LangOccHead calls. Both run on the same weights, rays and
@@ -30,18 +30,20 @@ import torch
 from benchmarks.measure import Bystanders, measure_peak, run_step
 from benchmarks.scene import PRESETS, Size, make_scene
 
-from benchmarks import head, lift, scale, stages, step, whole
+from benchmarks import head, lift, scale, step, training, whole
 from voxelrender.rendering import DEFAULT_WEIGHT_THRESHOLD
 
 COMMANDS = dict(step=step.benchmark_step, prune=step.benchmark_prune, head=head.benchmark_head,
                 query=head.benchmark_query, scale=scale.benchmark_scale, lift=lift.benchmark_lift,
-                predict=whole.benchmark_predict, profile=stages.benchmark_profile)
+                predict=whole.benchmark_predict, profile=training.benchmark_profile)
 
 
 def peak_of(arguments: argparse.Namespace) -> float:
     """Peak memory in MB of the side ``arguments.peak_of``, for a child process."""
     if arguments.command == 'predict':
         return measure_peak(whole.peak_side(arguments), arguments.device)
+    if arguments.command == 'profile':
+        return training.peak_of_step(arguments)
     if arguments.command == 'head':
         case = head.head_case(arguments)
         return measure_peak(case.sides()[arguments.peak_of], arguments.device)

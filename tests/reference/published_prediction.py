@@ -43,25 +43,36 @@ def published_prediction(model: nn.Module, inputs: dict, stage: Stage = lambda n
         volume (B, C, Z, Y, X) before the head, densities (B, Z, Y, X) in 1/m, scores (B, V, K)
         cosines, classes (B, Z, Y, X) uint8.
     """
+    volume = published_volume(model, inputs, stage, dtype)
+    return dict(volume=volume, **_head(model.occ_head, volume, stage))
+
+
+def published_volume(model: nn.Module, inputs: dict, stage: Stage = lambda name: nullcontext(),
+                     dtype: torch.dtype = torch.float32) -> Tensor:
+    """Voxel features (B, C, Z, Y, X) before the head; the gradient passes the key frame only.
+
+    Args:
+        model, inputs, stage, dtype: see :func:`published_prediction`.
+    """
     imgs, rig, bev_aug = inputs['imgs'], inputs['rig'], inputs['bev_aug_matrix']
     previous = None
     if model.stereo:
-        with stage('backbone'):
+        with stage('backbone'), torch.no_grad():
             previous = _stride4(model.img_backbone, imgs[:, model.num_adj + 1].flatten(0, 1))
     volumes = []
     for index in range(model.num_adj, -1, -1):
-        with stage('backbone'):
-            outputs = model.img_backbone(imgs[:, index].flatten(0, 1))
-        current, outputs = (outputs[0], outputs[1:]) if model.stereo else (None, outputs)
-        with stage('backbone'):
-            feats = model.img_neck(outputs)[0]
-        volumes.append(_lift(model, feats, current, previous, rig, index, bev_aug, stage, dtype))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and index == 0):
+            with stage('backbone'):
+                outputs = model.img_backbone(imgs[:, index].flatten(0, 1))
+                current, outputs = (outputs[0], outputs[1:]) if model.stereo else (None, outputs)
+                feats = model.img_neck(outputs)[0]
+            volumes.append(_lift(model, feats, current, previous, rig, index, bev_aug, stage,
+                                 dtype))
         previous = current
     with stage('3D encoder'):
         levels = model.img_bev_encoder_backbone(torch.cat(volumes, dim=1))
     with stage('3D neck'):
-        volume = _neck(model.img_bev_encoder_neck, levels)
-    return dict(volume=volume, **_head(model.occ_head, volume, stage))
+        return _neck(model.img_bev_encoder_neck, levels)
 
 
 def _stride4(backbone: nn.Module, images: Tensor) -> Tensor:
@@ -75,7 +86,7 @@ def _lift(model: nn.Module, feats: Tensor, current: Optional[Tensor], previous: 
     """Volume (B, C, Z, Y, X) of frame ``index``."""
     net, frame, cost = model.img_view_transformer, rig.frame(index), None
     if current is not None:
-        with stage('cost volume'):
+        with stage('cost volume'), torch.no_grad():
             cost = cost_volume_by_groups(net, current.to(dtype), previous.to(dtype), frame,
                                          rig.frame(index + 1)).float()
     with stage('depth net'):

@@ -1,13 +1,16 @@
 """How forward rendering grows with the grid, the rays and the feature width."""
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Dict
+from unittest.mock import patch
 
 import torch
 
-from voxelrender import FieldRenderer, MarchConfig, UnitFeatures
+from voxelrender import FieldRenderer, MarchConfig, UnitFeatures, rendering
 
-from .measure import median, seconds_of
+from .measure import median
 from .scene import Scene, Size, make_scene
+from .stages import StageClock
 from .step import generator
 
 BASES = dict(full=Size(cells=100, cells_z=8, rays=8192), quarter=Size(50, 2048, 8),
@@ -28,26 +31,36 @@ def sizes(base: Size) -> Dict[str, Size]:
 
 @torch.no_grad()
 def seconds(scene: Scene, threshold: float, repeats: int) -> Dict[str, float]:
-    """Seconds of one rendering without gradient, with and without language."""
+    """Median seconds of a rendering's two branches, without gradient, after one warm-up.
+
+    Language: the pairs of rays and voxels, the voxels' features, decoding them and the product.
+    Geometry: the rest, which is densities and samples.
+    """
     renderer = FieldRenderer(MarchConfig(), threshold)
-    language = dict(lang=UnitFeatures(scene.language_layers))
-    device = scene.voxel_feats.device
-    found = {}
-    for name, decoders in (('geometry', {}), ('all', language)):
-        found[name] = median(seconds_of(lambda: renderer(
-            scene.field(), [scene.rays], decoders, True, generator()), device, repeats))
-    return found
+    decoder = UnitFeatures(scene.language_layers)
+    clocks = []
+    for _ in range(repeats + 1):
+        clock, field = StageClock(scene.voxel_feats.device), scene.field()
+        with ExitStack() as stack:
+            for owner, name in ((renderer, '_layout'), (field, 'rows'), (decoder, 'encode'),
+                                (rendering, '_accumulate')):
+                wrapped = clock.wrap('language', getattr(owner, name))
+                stack.enter_context(patch.object(owner, name, wrapped))
+            with clock.stage('geometry'):
+                renderer(field, [scene.rays], dict(lang=decoder), True, generator())
+        clocks.append(clock.seconds)
+    return {name: median([found[name] for found in clocks[1:]]) for name in clocks[0]}
 
 
 def benchmark_scale(arguments) -> Dict:
-    """The scaling table; the language branch is what language adds to rendering geometry."""
+    """The scaling table."""
     rows = []
     for name, size in sizes(BASES[arguments.preset]).items():
         scene = make_scene(size, arguments.device)
         found = seconds(scene, arguments.threshold, arguments.repeats)
         rows.append(dict(
             name=name, voxels=scene.grid.num_voxels, rays=size.rays, embed_dims=size.embed_dims,
-            geometry_s=found['geometry'], language_s=found['all'] - found['geometry']))
+            geometry_s=found['geometry'], language_s=found['language']))
         rows[-1]['language_ratio'] = rows[-1]['language_s'] / rows[0]['language_s']
         rows[-1]['geometry_ratio'] = rows[-1]['geometry_s'] / rows[0]['geometry_s']
     return dict(scale=rows, threshold=arguments.threshold)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .measure import high_water_mark, median, synchronize
+from .measure import synchronize
 from .whole_case import WholeCase
 
 
@@ -147,44 +147,3 @@ def pooling_seconds(case: WholeCase) -> float:
     geometry.pixel_ids
     return (1 + model.num_adj) * fastest(lambda: lift_splat(depth, context, geometry),
                                          points.device)
-
-
-def training_case(arguments) -> Tuple[nn.Module, dict, list]:
-    """A model in training mode, a sample and its rays with random targets."""
-    from mmdet3d.structures import Det3DDataSample
-
-    from voxelrender import RayBundle
-
-    from .scene import EMBED_DIMS, PRESETS, made_up_rays
-    case = WholeCase(arguments.preset, 1, arguments.device, arguments.rays)
-    case.model.train()
-    origins, directions = made_up_rays(PRESETS[arguments.preset][1])
-    targets = F.normalize(torch.randn(len(origins), EMBED_DIMS), dim=-1)
-    sample = Det3DDataSample()
-    sample.gt_rays = RayBundle(origins, directions, targets=dict(lang_feats=targets)).to(
-        arguments.device)
-    return case.model, case.samples[0], [sample]
-
-
-def benchmark_profile(arguments) -> Dict:
-    """Stages of a training step: forward ones, then the backward pass and the optimizer."""
-    model, inputs, samples = training_case(arguments)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-    clocks = []
-    for _ in range(arguments.repeats + 1):
-        clock = StageClock(arguments.device)
-        with watch(model, clock), clock.stage('rest'):
-            losses = model.loss(inputs, samples)
-            loss, _ = model.parse_losses(losses)
-            with clock.stage('backward'):
-                loss.backward()
-            with clock.stage('optimizer'):
-                optimizer.step()
-                optimizer.zero_grad()
-        clocks.append(clock)
-    names = clocks[-1].seconds
-    stages = {name: dict(seconds=median([clock.seconds[name] for clock in clocks[1:]]))
-              for name in names}
-    total = median([sum(clock.seconds.values()) for clock in clocks[1:]])
-    return dict(profile=dict(stages, total=dict(seconds=total)),
-                high_water_mb=high_water_mark(), loss=loss.item())
