@@ -1,11 +1,11 @@
-"""Features convolved where rays look, against the convolution of the whole volume."""
+"""Features made where rays look, against those of the whole volume."""
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from voxelrender import ConvolvedFeatures, VoxelFeatures, decoding, features
+from voxelrender import ConvolvedFeatures, UpsampledFeatures, VoxelFeatures, decoding, features
 
 DTYPE = torch.float64
 
@@ -66,6 +66,43 @@ def test_the_whole_volume_is_made_once_and_then_read(recompute):
     second, = torch.autograd.grad(ours.rows(ids)[0].sum(), [inputs])
     assert torch.allclose(first, second, atol=1e-12)
     assert len(calls) == (3 if recompute else 2)
+
+
+@settings(deadline=None, max_examples=40)
+@given(batch=st.integers(1, 3), channels=st.integers(1, 3),
+       shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5)),
+       factors=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
+       share=st.sampled_from([0., 0.3, 1.]))
+def test_chosen_voxels_equal_the_whole_upsampling(batch, channels, shape, factors, share):
+    coarse = torch.randn(batch, channels, *shape, dtype=DTYPE, requires_grad=True)
+    whole = nn.Upsample(scale_factor=factors, mode='trilinear')(coarse)
+    ours = UpsampledFeatures(coarse, factors)
+    assert len(ours) == batch and ours.volume_shape == tuple(whole.shape[2:])
+    voxels = whole[0, 0].numel()
+    ids = [torch.randperm(voxels)[:round(voxels * share)] for _ in range(batch)]
+    rows = ours.rows(ids)
+    expected = [whole[item].flatten(1)[:, ids[item]].t() for item in range(batch)]
+    weight = torch.linspace(-1, 2, channels, dtype=DTYPE)
+    got, = torch.autograd.grad(sum((r * weight).square().sum() for r in rows), [coarse])
+    want, = torch.autograd.grad(sum((r * weight).square().sum() for r in expected), [coarse])
+    for mine, theirs in zip([*rows, got, ours.volume()], [*expected, want, whole]):
+        assert torch.allclose(mine, theirs, atol=1e-10)
+    with torch.no_grad():
+        for item in range(batch):
+            assert torch.allclose(ours.gather(item, ids[item]), expected[item], atol=1e-10)
+
+
+def test_places_are_exact_for_features_in_half_precision():
+    coarse = torch.arange(100, dtype=torch.bfloat16)[None, None, None, None]
+    rows = UpsampledFeatures(coarse, (1, 1, 2)).gather(0, torch.arange(200))
+    expected = nn.Upsample(scale_factor=(1, 1, 2), mode='trilinear')(coarse.float())
+    assert (rows.float()[:, 0] - expected.flatten()).abs().max() <= 0.25  # spacing of bf16 at 64
+
+
+@pytest.mark.parametrize('factors', [(2, 2), (2, 0, 1), (1.5, 2, 2)])
+def test_other_factors_are_refused(factors):
+    with pytest.raises(ValueError, match='three whole numbers'):
+        UpsampledFeatures(torch.zeros(1, 1, 2, 2, 2), factors)
 
 
 def test_features_that_are_there():

@@ -8,7 +8,7 @@ from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
 
 import langocc  # noqa: F401
-from langocc.models.heads.langocc_head import encode_positions
+from langocc.models.heads.positions import encode_positions
 from langocc.teachers import TextEncoder, Vocabulary
 from voxelrender import RayBundle
 

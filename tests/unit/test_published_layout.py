@@ -33,7 +33,7 @@ def test_full_model_has_the_published_state_dict(repository, shared_root, data_r
         counts[published_name(name).split('.')[0]] += parameter.numel()
     assert counts == PARTS and sum(counts.values()) == 35686783
     assert set(PUBLISHED_PREFIXES) == {'occ_head.final_conv', 'occ_head.density_decoder',
-                                       'occ_head.language_decoder'}
+                                       'occ_head.language_decoder', 'occ_head.predicter'}
 
 
 def test_reduced_model_adds_only_the_frozen_reducer(repository, shared_root, data_roots):

@@ -10,7 +10,7 @@ from .compositing import (
 from .decoding import (
     RayDecoder, UnitFeatures, decoded_before, gather_voxels, in_chunks, unit_scales
 )
-from .features import ConvolvedFeatures, VoxelFeatures
+from .features import ConvolvedFeatures, UpsampledFeatures, VoxelFeatures
 from .field import VoxelField
 from .marching import (
     KnownDensities, MarchConfig, RaySamples, march_rays, place_samples, weigh_samples
@@ -25,7 +25,7 @@ from .voxel_grid import VoxelGrid
 __all__ = [
     'ConvolvedFeatures', 'FieldRenderer', 'KnownDensities', 'LiftGeometry', 'MarchConfig',
     'PairLayout', 'RayBundle', 'RayDecoder', 'RaySamples', 'RayVoxelWeights', 'RenderedRays',
-    'UnitFeatures', 'VoxelFeatures', 'VoxelField', 'VoxelGrid', 'accumulate',
+    'UnitFeatures', 'UpsampledFeatures', 'VoxelFeatures', 'VoxelField', 'VoxelGrid', 'accumulate',
     'alphas_from_densities', 'decoded_before', 'edges_from_mids', 'expected_distances',
     'gather_voxels', 'importance_samples', 'in_chunks', 'lift_splat', 'march_rays', 'opacities',
     'pair_layout', 'pixels_to_rays', 'place_samples', 'project_points', 'ray_voxel_weights',

@@ -1,6 +1,6 @@
-"""Voxel features that are there, or that a convolution makes where they are asked for.
+"""Voxel features that are there, or that are made where they are asked for.
 
-Legend: B batch, C feature channels, D channels before the convolution, V = Z * Y * X voxels, U
+Legend: B batch, C feature channels, D channels of what they are made of, V = Z * Y * X voxels, U
 chosen voxels.
 """
 from typing import Callable, List, Optional, Sequence, Tuple
@@ -52,17 +52,138 @@ class VoxelFeatures:
         return gather_voxels(self._volume, voxel_ids)
 
 
-class ConvolvedFeatures(VoxelFeatures):
+class DeferredFeatures(VoxelFeatures):
+    """Features made of another volume where they are asked for.
+
+    Once the whole volume has been asked for, it is kept and read.
+
+    Args:
+        source: (B, D, z, y, x), what they are made of.
+        volume_shape: (Z, Y, X) of the features.
+    """
+
+    def __init__(self, source: Tensor, volume_shape: Sequence[int]):
+        self.source = source
+        self._shape = tuple(volume_shape)
+        self._table: Optional[Tensor] = None
+        self._whole: Optional[VoxelFeatures] = None
+        self._with_gradient = False
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the features' device and type."""
+        return self.source
+
+    @property
+    def volume_shape(self) -> Tuple[int, ...]:
+        """(Z, Y, X)."""
+        return self._shape
+
+    def _is_whole(self) -> bool:
+        return self._whole is not None and (self._with_gradient or not torch.is_grad_enabled())
+
+    def volume(self) -> Tensor:
+        """All features, (B, C, Z, Y, X), made now where they are not there yet."""
+        if not self._is_whole():
+            self._whole = VoxelFeatures(self._make_all())
+            self._with_gradient = torch.is_grad_enabled()
+        return self._whole.volume()
+
+    def gather(self, index: int, voxel_ids: Tensor) -> Tensor:
+        """Features (U, C) of voxels (U,), flat over (Z, Y, X), of batch item ``index``."""
+        if self._is_whole():
+            return self._whole.gather(index, voxel_ids)
+        return self._make([(index, voxel_ids)], recompute=False)[0]
+
+    def rows(self, voxel_ids: Sequence[Tensor]) -> List[Tensor]:
+        """Features (U_b, C) of distinct voxels of every batch item, for training."""
+        if self._is_whole():
+            return self._whole.rows(voxel_ids)
+        return self._make(list(enumerate(voxel_ids)), recompute=True)
+
+    def _source_rows(self) -> Tensor:
+        """What `_as_rows` makes of the source, once; again where a gradient is wanted first now."""
+        if self._table is None or (torch.is_grad_enabled() and not self._table.requires_grad
+                                   and self.source.requires_grad):
+            self._table = self._as_rows(self.source.permute(0, 2, 3, 4, 1))
+        return self._table
+
+    def _as_rows(self, channels_last: Tensor) -> Tensor:
+        """The source (B, z, y, x, D) -> rows (T, D)."""
+        return channels_last.reshape(-1, channels_last.shape[-1])
+
+    def _make_all(self) -> Tensor:
+        """All features, (B, C, Z, Y, X)."""
+        raise NotImplementedError
+
+    def _make(self, chosen: Sequence[Tuple[int, Tensor]], recompute: bool) -> List[Tensor]:
+        """Features (U, C) for each pair of a batch item and voxels (U,) of it."""
+        raise NotImplementedError
+
+
+class UpsampledFeatures(DeferredFeatures):
+    """Features of a coarser volume, interpolated where they are asked for.
+
+    As ``nn.Upsample(scale_factor=factors, mode='trilinear', align_corners=False)``.
+
+    Args:
+        coarse: (B, C, Z / f_z, Y / f_y, X / f_x).
+        factors: (f_z, f_y, f_x), whole numbers.
+
+    Raises:
+        ValueError: other factors.
+    """
+
+    def __init__(self, coarse: Tensor, factors: Sequence[int]):
+        if len(factors) != 3 or any(int(factor) != factor or factor < 1 for factor in factors):
+            raise ValueError(f'factors must be three whole numbers of at least 1, got {factors}')
+        self.factors = tuple(int(factor) for factor in factors)
+        super().__init__(coarse, [f * n for f, n in zip(self.factors, coarse.shape[2:])])
+
+    def _make_all(self) -> Tensor:
+        return F.interpolate(self.source, size=self.volume_shape, mode='trilinear',
+                             align_corners=False)
+
+    def _make(self, chosen: Sequence[Tuple[int, Tensor]], recompute: bool) -> List[Tensor]:
+        return [self._interpolate(index, ids) for index, ids in chosen]
+
+    def _interpolate(self, index: int, voxel_ids: Tensor) -> Tensor:
+        """One weighted sum over eight rows of the coarse volume for each voxel."""
+        rows = torch.zeros_like(voxel_ids)[:, None] + index * self.source[0, 0].numel()
+        shares = rows.new_ones(rows.shape, dtype=torch.float64)  # exact, whatever the features are
+        stride, rest = 1, voxel_ids
+        for factor, cells in zip(self.factors[::-1], self.source.shape[:1:-1]):  # x, y, z
+            place = ((rest % (factor * cells)).to(shares.dtype) + 0.5) / factor - 0.5
+            rest = rest.div(factor * cells, rounding_mode='floor')
+            place = place.clamp(0, cells - 1)  # beyond the outermost centres features are constant
+            low = place.floor().clamp(max=max(cells - 2, 0))
+            share, low = (place - low)[:, None], low.long()[:, None]
+            high = (low + 1).clamp(max=cells - 1)
+            rows = torch.cat([rows + stride * low, rows + stride * high], dim=1)
+            shares = torch.cat([shares * (1 - share), shares * share], dim=1)
+            stride *= cells
+        return F.embedding_bag(rows, self._source_rows(), mode='sum',
+                               per_sample_weights=shares.to(self.source.dtype))
+
+
+class ConvolvedFeatures(DeferredFeatures):
     """Features that a 3 x 3 x 3 convolution makes of a volume, where they are asked for.
 
     Rays look at a part of the voxels only, and the convolution's output is by far the largest
-    tensor of a step. Once the whole volume has been asked for, it is kept and read.
+    tensor of a step. The backward pass gathers the neighbourhoods again: they are 27 D numbers a
+    voxel.
 
     Args:
         inputs: (B, D, Z, Y, X), what is convolved.
         convolution: D -> C with kernel 3, stride 1, zero padding 1.
         activate: What follows it, number by number.
         recompute: Convolve the whole volume, where it is asked for, again in the backward pass.
+
+    Raises:
+        ValueError: another convolution.
     """
 
     def __init__(self, inputs: Tensor, convolution: nn.Conv3d,
@@ -72,58 +193,22 @@ class ConvolvedFeatures(VoxelFeatures):
         found = {name: getattr(convolution, name) for name in expected}
         if found != expected:
             raise ValueError(f'the convolution has {found}, expected {expected}')
-        self.inputs = inputs
+        super().__init__(inputs, inputs.shape[2:])
         self.convolution = convolution
         self.activate = activate
         self.recompute = recompute
-        self._table: Optional[Tensor] = None
-        self._whole: Optional[VoxelFeatures] = None
-        self._with_gradient = False
 
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    @property
-    def like(self) -> Tensor:
-        """A tensor of the features' device and type."""
-        return self.inputs
-
-    @property
-    def volume_shape(self) -> Tuple[int, ...]:
-        """(Z, Y, X)."""
-        return tuple(self.inputs.shape[2:])
-
-    def _is_whole(self) -> bool:
-        return self._whole is not None and (self._with_gradient or not torch.is_grad_enabled())
-
-    def volume(self) -> Tensor:
-        """All features, (B, C, Z, Y, X), convolved now where they are not there yet."""
-        if not self._is_whole():
-            self._whole = VoxelFeatures(
-                checkpoint(self._convolve_all, self.inputs, use_reentrant=False)
-                if self.recompute and torch.is_grad_enabled() else self._convolve_all(self.inputs))
-            self._with_gradient = torch.is_grad_enabled()
-        return self._whole.volume()
+    def _make_all(self) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._convolve_all, self.source, use_reentrant=False)
+        return self._convolve_all(self.source)
 
     def _convolve_all(self, inputs: Tensor) -> Tensor:
         return self.activate(self.convolution(inputs))
 
-    def gather(self, index: int, voxel_ids: Tensor) -> Tensor:
-        """Features (U, C) of voxels (U,), flat over (Z, Y, X), of batch item ``index``."""
-        if self._is_whole():
-            return self._whole.gather(index, voxel_ids)
-        return self._convolve(self._places(index, voxel_ids), recompute=False)
-
-    def rows(self, voxel_ids: Sequence[Tensor]) -> List[Tensor]:
-        """Features (U_b, C) of distinct voxels of every batch item, for training.
-
-        The backward pass gathers the neighbourhoods again: they are 27 D numbers a voxel.
-        """
-        if self._is_whole():
-            return self._whole.rows(voxel_ids)
-        counts = [len(ids) for ids in voxel_ids]
-        places = torch.cat([self._places(index, ids) for index, ids in enumerate(voxel_ids)])
-        return list(self._convolve(places, recompute=True).split(counts))
+    def _make(self, chosen: Sequence[Tuple[int, Tensor]], recompute: bool) -> List[Tensor]:
+        places = torch.cat([self._places(index, ids) for index, ids in chosen])
+        return list(self._convolve(places, recompute).split([len(ids) for _, ids in chosen]))
 
     def _places(self, index: int, voxel_ids: Tensor) -> Tensor:
         """Rows (U,) of the padded table at the first neighbour of each voxel."""
@@ -134,7 +219,8 @@ class ConvolvedFeatures(VoxelFeatures):
         return (z * (cells_y + 2) + y) * (cells_x + 2) + x
 
     def _convolve(self, places: Tensor, recompute: bool) -> Tensor:
-        table, kernel = self._padded(), self.convolution.weight.permute(0, 2, 3, 4, 1).flatten(1)
+        table = self._source_rows()
+        kernel = self.convolution.weight.permute(0, 2, 3, 4, 1).flatten(1)
         _, cells_y, cells_x = self.volume_shape
         steps = torch.arange(3, device=places.device)
         around = ((steps[:, None, None] * (cells_y + 2) + steps[:, None]) * (cells_x + 2)
@@ -146,11 +232,6 @@ class ConvolvedFeatures(VoxelFeatures):
 
         return in_chunks(convolve, places, CHUNK_SIZE, recompute)
 
-    def _padded(self) -> Tensor:
-        """The inputs channels last, with a border of zeros: (B * (Z + 2) * (Y + 2) * (X + 2), D).
-        """
-        if self._table is None or (torch.is_grad_enabled() and not self._table.requires_grad
-                                   and self.inputs.requires_grad):
-            last = self.inputs.permute(0, 2, 3, 4, 1)
-            self._table = F.pad(last, (0, 0, 1, 1, 1, 1, 1, 1)).flatten(0, 3)
-        return self._table
+    def _as_rows(self, channels_last: Tensor) -> Tensor:
+        """With a border of zeros: (B * (Z + 2) * (Y + 2) * (X + 2), D)."""
+        return F.pad(channels_last, (0, 0, 1, 1, 1, 1, 1, 1)).flatten(0, 3)

@@ -41,6 +41,17 @@ def read_runs(root: Union[str, Path]) -> List[Dict[str, float]]:
     return [read_run(path.parent) for path in files]
 
 
+def rows_of_runs(root: Union[str, Path]) -> List[dict]:
+    """The same folders whole, as the tables of :mod:`langocc.experiments` read rows."""
+    rows = []
+    for path in sorted(Path(root).glob('*/metrics.json')):
+        row = dict(entry=path.parent.name, title=path.parent.name, budget=None, seed=None,
+                   train_steps=None, metrics=_read(path))
+        retrieval = _read(path.parent / 'retrieval.json')
+        rows.append(row if retrieval is None else dict(row, retrieval=retrieval))
+    return rows
+
+
 def markdown_table(rows: Sequence[Dict[str, float]]) -> str:
     """The rows as a Markdown table; '-' where a run has no such value."""
     lines = ['| run | ' + ' | '.join(title for _, title in COLUMNS) + ' |',

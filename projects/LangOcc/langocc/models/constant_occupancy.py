@@ -1,7 +1,7 @@
-"""A predictor that ignores its input: the same slab of one class for every sample.
+"""Predictors that ignore their input: a slab of one class, or the prior of a training set.
 
-It gives the score a trained model must beat, and runs ``test.py``, the metric and the writing of
-predictions without a network.
+They give the scores that a trained model must beat, and run ``test.py``, the metric and the writing
+of predictions without a network.
 """
 from typing import Any, List, Optional, Sequence
 
@@ -13,9 +13,56 @@ from torch import Tensor, nn
 from langocc.structures import OccData
 from voxelrender import VoxelGrid
 
+from ..evaluation.occ_prior import OccupancyPrior
+
+
+class FixedOccupancy(BaseModel):
+    """Predicts the same volume for every sample.
+
+    Args:
+        semantics: (X, Y, Z) uint8 classes, key ego frame.
+        data_preprocessor: see mmengine's BaseModel.
+    """
+
+    def __init__(self, semantics: Tensor, data_preprocessor: Optional[dict] = None) -> None:
+        super().__init__(data_preprocessor=data_preprocessor)
+        self.register_buffer('semantics', semantics, persistent=False)
+        # DistributedDataParallel refuses a module without parameters.
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self,
+                inputs: Any,
+                data_samples: Optional[List] = None,
+                mode: str = 'predict') -> List:
+        """Writes the volume into ``pred_occ`` of every sample.
+
+        Args:
+            inputs: not read.
+            data_samples: B samples.
+            mode: 'predict', or 'tensor' for the bare (X, Y, Z) uint8 volume.
+
+        Returns:
+            The samples with ``pred_occ``, or the volume.
+
+        Raises:
+            ValueError: another mode (nothing can be trained), or no samples.
+        """
+        if mode == 'tensor':
+            return self.semantics.clone()
+        if mode != 'predict' or data_samples is None:
+            raise ValueError(f"{type(self).__name__}: mode='{mode}' with data_samples="
+                             f'{type(data_samples).__name__}; it only predicts, for given samples')
+        return [self._predict(sample) for sample in data_samples]
+
+    def _predict(self, data_sample: Any) -> Any:
+        prediction: Tensor = self.semantics.clone()
+        data_sample = data_sample.clone()
+        data_sample.pred_occ = OccData(semantics=prediction)
+        return data_sample
+
 
 @MODELS.register_module()
-class ConstantOccupancy(BaseModel):
+class ConstantOccupancy(FixedOccupancy):
     """Predicts one class where a voxel's centre lies in ``z_range``, free elsewhere.
 
     Args:
@@ -36,7 +83,6 @@ class ConstantOccupancy(BaseModel):
                  occupied_class: int = 11,
                  free_class: int = 17,
                  data_preprocessor: Optional[dict] = None) -> None:
-        super().__init__(data_preprocessor=data_preprocessor)
         low, high = z_range
         if not low < high:
             raise ValueError(f'ConstantOccupancy: z_range={tuple(z_range)} is not increasing')
@@ -44,36 +90,21 @@ class ConstantOccupancy(BaseModel):
         occupied = ((heights >= low) & (heights < high)).permute(2, 1, 0)
         semantics = torch.full(occupied.shape, free_class, dtype=torch.uint8)
         semantics[occupied] = occupied_class
-        self.register_buffer('semantics', semantics, persistent=False)
-        # DistributedDataParallel refuses a module without parameters.
-        self.unused = nn.Parameter(torch.zeros(1))
+        super().__init__(semantics, data_preprocessor)
 
-    def forward(self,
-                inputs: Any,
-                data_samples: Optional[List] = None,
-                mode: str = 'predict') -> List:
-        """Writes the slab into ``pred_occ`` of every sample.
 
-        Args:
-            inputs: not read.
-            data_samples: B samples.
-            mode: 'predict', or 'tensor' for the bare (X, Y, Z) uint8 volume.
+@MODELS.register_module()
+class PriorOccupancy(FixedOccupancy):
+    """Predicts for each voxel the class that it had most often in a training set.
 
-        Returns:
-            The samples with ``pred_occ``, or the volume.
+    Args:
+        prior: file of ``tools/fit_prior.py``.
+        data_preprocessor: see mmengine's BaseModel.
 
-        Raises:
-            ValueError: another mode (nothing can be trained), or no samples.
-        """
-        if mode == 'tensor':
-            return self.semantics.clone()
-        if mode != 'predict' or data_samples is None:
-            raise ValueError(f"ConstantOccupancy: mode='{mode}' with data_samples="
-                             f'{type(data_samples).__name__}; it only predicts, for given samples')
-        return [self._predict(sample) for sample in data_samples]
+    Raises:
+        FileNotFoundError, ValueError: no such file, or it is none of that tool's.
+    """
 
-    def _predict(self, data_sample: Any) -> Any:
-        prediction: Tensor = self.semantics.clone()
-        data_sample = data_sample.clone()
-        data_sample.pred_occ = OccData(semantics=prediction)
-        return data_sample
+    def __init__(self, prior: str, data_preprocessor: Optional[dict] = None) -> None:
+        semantics = torch.from_numpy(OccupancyPrior.load(prior).semantics)
+        super().__init__(semantics, data_preprocessor)

@@ -21,6 +21,7 @@ PUBLISHED_PREFIXES = {
     'occ_head.final_conv': 'final_conv',
     'occ_head.density_decoder': 'density_decoder',
     'occ_head.language_decoder': 'language_decoder',
+    'occ_head.predicter': 'predicter',  # BEVDet-Occ's
 }
 
 
@@ -205,9 +206,8 @@ class LangOcc(Base3DDetector):
 
     def _forward(self, batch_inputs_dict: dict, batch_data_samples: Optional[list] = None,
                  **kwargs) -> Tuple[Tensor, ...]:
-        """Network outputs without post-processing: voxel features and densities."""
-        field = self.extract_field(batch_inputs_dict)
-        return field.feats, field.densities
+        """Network outputs without post-processing: the head's ``outputs``."""
+        return self.occ_head.outputs(self.extract_feat(batch_inputs_dict))
 
 
 def _find(imgs: Tensor, rig: CameraRig, index: int, stream: Optional[StreamState]

@@ -9,13 +9,10 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
 from mmdet3d.registry import MODELS, TASK_UTILS
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from voxelrender import ConvolvedFeatures, RayBundle, VoxelFeatures, VoxelGrid
+from voxelrender import RayBundle
 
 from ...occ3d import FREE_CLASS
 from ...structures import OccData
@@ -23,14 +20,14 @@ from ...teachers import Reducer, Vocabulary
 from ..decoders import EncodedLanguage
 from ..renderer import RenderedRays
 from ..voxel_field import VoxelField
-from .positions import encode_positions
+from .voxel_head import VoxelHead
 
 # Voxels labelled at a time.
 _CHUNK = 65536
 
 
 @MODELS.register_module()
-class LangOccHead(BaseModule):
+class LangOccHead(VoxelHead):
     """Density, language and further per-voxel decoders, trained by rendering (LangOcc, sec. 3).
 
     Args:
@@ -70,17 +67,8 @@ class LangOccHead(BaseModule):
                  reducer: Union[str, dict, None] = None, start_at_vocabulary: bool = False,
                  density_threshold: float = 0.1,
                  with_cp: bool = False, init_cfg: Optional[dict] = None):
-        super().__init__(init_cfg)
-        self.grid = VoxelGrid(**grid)
-        self.position_frequencies = position_frequencies
-        if position_frequencies is not None:
-            in_channels += 3 * (1 + 2 * position_frequencies)
-        self.final_conv = ConvModule(in_channels, feat_channels, 3, padding=1,
-                                     conv_cfg=dict(type='Conv3d'))
-        self.upsample = None
-        if upsample is not None:
-            self.upsample = nn.Upsample(scale_factor=tuple(upsample), mode='trilinear',
-                                        align_corners=False)
+        super().__init__(in_channels, grid, feat_channels, upsample, position_frequencies, with_cp,
+                         init_cfg)
         self.density_decoder = MODELS.build(dict(density_decoder, in_channels=feat_channels))
         # language_decoder, rgb_decoder, ...: the published parameter names.
         self.decoder_names = {name: _attribute(name) for name in decoders}
@@ -90,7 +78,6 @@ class LangOccHead(BaseModule):
         self.losses = nn.ModuleDict({name: MODELS.build(cfg) for name, cfg in losses.items()})
         self.reducer = None if reducer is None else Reducer.from_config(reducer)
         self.density_threshold = density_threshold
-        self.with_cp = with_cp
         self.vocabulary = None
         if vocabulary is not None:
             self.set_vocabulary(TASK_UTILS.build(vocabulary))
@@ -137,29 +124,16 @@ class LangOccHead(BaseModule):
         features, which the field computes where they are read (unless dropout would make every
         reading another one).
         """
-        if self.position_frequencies is not None:
-            places = encode_positions(voxel_feats.shape[2:], self.position_frequencies, voxel_feats)
-            voxel_feats = torch.cat([voxel_feats, places.expand(len(voxel_feats), -1, -1, -1, -1)],
-                                    dim=1)
-        feats = self._features(voxel_feats)
-        if feats.volume_shape != tuple(self.grid.volume_shape):
-            raise ValueError(f'the head is on a grid of {self.grid.volume_shape} cells (Z, Y, X), '
-                             f'the volume {tuple(voxel_feats.shape[2:])} gives '
-                             f'{feats.volume_shape}')
+        feats = self.features(voxel_feats)
         field = VoxelField(feats, None, self.grid, self.density_decoder)
         if self.training and self.density_decoder.dropout:
             return VoxelField(feats, field.densities, self.grid)
         return field
 
-    def _features(self, voxel_feats: Tensor) -> VoxelFeatures:
-        if self.upsample is None:
-            return ConvolvedFeatures(voxel_feats, self.final_conv.conv, self.final_conv.activate,
-                                     self.with_cp)
-        if self.with_cp and voxel_feats.requires_grad:
-            feats = checkpoint(self.final_conv, voxel_feats, use_reentrant=False)
-        else:
-            feats = self.final_conv(voxel_feats)
-        return VoxelFeatures(self.upsample(feats))
+    def outputs(self, voxel_feats: Tensor) -> Tuple[Tensor, Tensor]:
+        """What a detector's mode 'tensor' returns: voxel features and densities."""
+        field = self(voxel_feats)
+        return field.feats, field.densities
 
     def decoder(self, name: str) -> nn.Module:
         """The decoder of output ``name``; KeyError lists what there is."""

@@ -1,0 +1,76 @@
+"""What heads on a voxel volume share: the voxel features that everything is decoded from.
+
+Legend: B batch, D channels of the volume, C feature channels.
+"""
+from typing import Optional, Sequence
+
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from voxelrender import ConvolvedFeatures, UpsampledFeatures, VoxelFeatures, VoxelGrid
+
+from .positions import encode_positions
+
+
+class VoxelHead(BaseModule):
+    """Volume -> features on the head's own grid: places, final convolution, upsampling.
+
+    Args:
+        in_channels: D, channels of the voxel volume.
+        grid: ``dict(point_cloud_range=..., voxel_size=...)`` of what is predicted.
+        feat_channels: C, channels after the final convolution.
+        upsample: factors (z, y, x) by which features are upsampled, trilinearly, after the final
+            convolution, for volumes coarser than ``grid``; None where the volume is on ``grid``
+            already.
+        position_frequencies: octaves of sines and cosines of the voxel's place that are
+            concatenated to the volume, beside the place itself; None adds nothing.
+        with_cp: recompute the final convolution in the backward pass.
+        init_cfg: see mmengine.
+    """
+
+    def __init__(self, in_channels: int, grid: dict, feat_channels: int,
+                 upsample: Optional[Sequence[int]] = None,
+                 position_frequencies: Optional[int] = None, with_cp: bool = False,
+                 init_cfg: Optional[dict] = None):
+        super().__init__(init_cfg)
+        self.grid = VoxelGrid(**grid)
+        self.position_frequencies = position_frequencies
+        if position_frequencies is not None:
+            in_channels += 3 * (1 + 2 * position_frequencies)
+        self.final_conv = ConvModule(in_channels, feat_channels, 3, padding=1,
+                                     conv_cfg=dict(type='Conv3d'))
+        self.upsample = None if upsample is None else tuple(upsample)
+        self.with_cp = with_cp
+
+    def features(self, voxel_feats: Tensor) -> VoxelFeatures:
+        """Voxel volume (B, D, Z, Y, X) -> features of C channels on ``grid``.
+
+        Features are computed where they are read: only the convolution before an ``upsample`` is
+        done here.
+
+        Raises:
+            ValueError: the volume does not lead to ``grid``.
+        """
+        inputs = voxel_feats
+        if self.position_frequencies is not None:
+            places = encode_positions(inputs.shape[2:], self.position_frequencies, inputs)
+            inputs = torch.cat([inputs, places.expand(len(inputs), -1, -1, -1, -1)], dim=1)
+        feats = self._convolved(inputs)
+        if feats.volume_shape != tuple(self.grid.volume_shape):
+            raise ValueError(f'the head is on a grid of {self.grid.volume_shape} cells (Z, Y, X), '
+                             f'the volume {tuple(voxel_feats.shape[2:])} gives '
+                             f'{feats.volume_shape}')
+        return feats
+
+    def _convolved(self, inputs: Tensor) -> VoxelFeatures:
+        if self.upsample is None:
+            return ConvolvedFeatures(inputs, self.final_conv.conv, self.final_conv.activate,
+                                     self.with_cp)
+        if self.with_cp and inputs.requires_grad:
+            feats = checkpoint(self.final_conv, inputs, use_reentrant=False)
+        else:
+            feats = self.final_conv(inputs)
+        return UpsampledFeatures(feats, self.upsample)
