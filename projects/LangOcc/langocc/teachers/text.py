@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -64,6 +64,10 @@ class TextEncoder(ABC):
     def embed(self, words: Union[str, Sequence[str]]) -> Tensor:
         """As :meth:`encode`, and a single string is one prompt, not a list of letters."""
         return self.encode([words] if isinstance(words, str) else list(words))
+
+    def describe(self) -> Dict[str, Any]:
+        """What makes the rows, as JSON values; kept beside rows that are stored."""
+        return dict(encoder=type(self).__name__, embed_dims=self.embed_dims)
 
 
 @TASK_UTILS.register_module()
