@@ -46,7 +46,8 @@ def pandaset_root(shared_root) -> Path:
 
 @pytest.fixture(scope='session')
 def stand_in_root(tmp_path_factory) -> Path:
-    """What building a model reads from a data root: text embeddings, a reducer, teacher folders."""
+    """What building a model reads from a data root: text, a reducer, a prior, teacher folders."""
+    from langocc.evaluation import fit_prior
     from langocc.teachers import Reducer, Vocabulary
     root = tmp_path_factory.mktemp('data')
     prompts = sorted({*Vocabulary('occ3d_nuscenes').prompts,
@@ -55,17 +56,20 @@ def stand_in_root(tmp_path_factory) -> Path:
         (root / folder).mkdir()
     rows = np.random.default_rng(0).standard_normal((len(prompts), 512))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    np.savez(root / 'text_embeds' / 'clip_vit_b16.npz', all=rows.astype(np.float16))
+    for name in ('clip_vit_b16', 'words'):
+        np.savez(root / 'text_embeds' / f'{name}.npz', all=rows.astype(np.float16))
     (root / 'text_embeds' / 'names.json').write_text(json.dumps(dict(all=prompts)))
     matrix = torch.randn(512, 128, generator=torch.Generator().manual_seed(0))
     Reducer(matrix * 0.1).save(root / 'reducer_128.safetensors')
+    free = np.full((200, 200, 16), 17, dtype=np.uint8)
+    fit_prior([dict(semantics=free)], mask='none').save(root / 'prior.npz')
     return root
 
 
 @pytest.fixture
 def data_roots(stand_in_root, monkeypatch) -> Path:
     """The stand-in, named as the data root of every recipe."""
-    for name in ('NUSCENES_ROOT', 'PANDASET_ROOT', 'LANGOCC_INFO_ROOT'):
+    for name in ('NUSCENES_ROOT', 'PANDASET_ROOT', 'SYNTHETIC_ROOT', 'LANGOCC_INFO_ROOT'):
         monkeypatch.setenv(name, str(stand_in_root))
     return stand_in_root
 

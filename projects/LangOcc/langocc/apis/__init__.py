@@ -4,6 +4,7 @@ from .init_model import build_dataset, init_model
 from .language_index import LanguageIndex
 from .query import QueryResult, save_query
 from .retrieval import score_retrieval
+from .visualize import SampleVisualizer
 
-__all__ = ['LanguageIndex', 'OccInferencer', 'QueryResult', 'build_dataset', 'init_model',
-           'save_query', 'score_retrieval']
+__all__ = ['LanguageIndex', 'OccInferencer', 'QueryResult', 'SampleVisualizer', 'build_dataset',
+           'init_model', 'save_query', 'score_retrieval']

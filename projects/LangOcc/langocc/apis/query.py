@@ -12,16 +12,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from voxelrender import RayBundle, VoxelGrid, pixels_to_rays
+from voxelrender import VoxelGrid
 
-from ..datasets.geometry import camera_to_global, homogeneous
 from ..files import atomic_write
 from ..models.heads import LangOccHead
 from ..models.voxel_field import VoxelField
 from ..teachers import TextEncoder
 from ..visualization import (
-    colour_bar, draw_values_3d, draw_values_bev, overlay_heat, picture_grid, resize_picture,
-    save_picture, similarity_colors, with_caption, write_ply
+    camera_rays, colour_bar, draw_values_3d, draw_values_bev, overlay_heat, picture_grid,
+    resize_picture, save_picture, similarity_colors, with_caption, write_ply
 )
 from ..visualization.palette import SIMILARITY_COLORMAP
 from .language_index import LanguageIndex, index_field
@@ -93,22 +92,6 @@ def render_similarity(head: LangOccHead, field: VoxelField, text: Tensor, info: 
     cosine = F.normalize(rendered.outputs['lang'], dim=-1) @ text.t()
     cosine = torch.where(rendered.opacities[:, None] > 0.05, cosine, cosine.new_tensor(np.nan))
     return cosine.t().reshape(-1, *shape).cpu().numpy()
-
-
-def camera_rays(info: dict, camera: str, width: int) -> Tuple[RayBundle, Tuple[int, int]]:
-    """Rays of ``width`` columns of pixels, evenly over a camera's image, in the key ego frame."""
-    image = info['images'][camera]
-    height = max(round(width * image['height'] / image['width']), 1)
-    # Pixel rule: integer = centre; the image spans [-0.5, W - 0.5].
-    u = (torch.arange(width) + 0.5) * image['width'] / width - 0.5
-    v = (torch.arange(height) + 0.5) * image['height'] / height - 0.5
-    pixels = torch.stack(torch.meshgrid(u, v, indexing='xy'), -1).reshape(-1, 2).double()
-    cam2key = np.linalg.inv(info['key_ego2global']) @ camera_to_global(info, camera)
-    origins, directions = pixels_to_rays(pixels, torch.from_numpy(homogeneous(image['cam2img'])),
-                                         torch.from_numpy(cam2key))
-    ids = torch.zeros(len(pixels), dtype=torch.long)
-    rays = RayBundle(origins.float(), F.normalize(directions.float(), dim=-1), ids, ids.clone())
-    return rays, (height, width)
 
 
 def save_query(result: QueryResult, out_dir: str) -> List[Path]:

@@ -8,7 +8,8 @@ from .command_line import (
 from .hooks import RayCountHook
 from .initialization import BackboneInit
 from .runner import build_runner
+from .visualization_hook import OccVisualizationHook
 
-__all__ = ['BackboneInit', 'RayCountHook', 'WarmupEMA', 'add_runner_arguments',
-           'allow_mmengine_checkpoints', 'build_runner', 'read_config', 'set_amp',
-           'set_auto_scale_lr', 'set_checkpoint', 'set_resume', 'set_work_dir']
+__all__ = ['BackboneInit', 'OccVisualizationHook', 'RayCountHook', 'WarmupEMA',
+           'add_runner_arguments', 'allow_mmengine_checkpoints', 'build_runner', 'read_config',
+           'set_amp', 'set_auto_scale_lr', 'set_checkpoint', 'set_resume', 'set_work_dir']

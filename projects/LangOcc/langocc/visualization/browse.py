@@ -19,9 +19,8 @@ from .palette import DISTANCE_COLORMAP
 from .pictures import (
     class_legend, colour_bar, overlay_points, picture_grid, resize_picture, with_caption
 )
+from .sample_pictures import OCC3D_GRID
 
-OCC3D_GRID = VoxelGrid(point_cloud_range=(-40., -40., -1., 40., 40., 5.4),
-                       voxel_size=(0.4, 0.4, 0.4))
 _FAR = 40.  # m, last colour of depths and farthest voxel drawn into a camera
 _COLUMNS = 3  # cameras side by side
 

@@ -38,13 +38,24 @@ def draw_occupancy_bev(semantics: np.ndarray,
     Raises:
         ValueError: shape or classes do not fit.
     """
-    _check_shape(semantics, grid)
-    occupied = semantics != FREE_CLASS
+    return draw_voxels_bev(semantics != FREE_CLASS, class_colors(semantics), grid, scale,
+                           background, ego)
+
+
+def draw_voxels_bev(occupied: np.ndarray,
+                    colors: np.ndarray,
+                    grid: VoxelGrid,
+                    scale: int = 3,
+                    background: Sequence[int] = BACKGROUND,
+                    ego: bool = True) -> np.ndarray:
+    """As :func:`draw_occupancy_bev`, for any (X, Y, Z, 3) uint8 colours of (X, Y, Z) bool voxels.
+    """
+    _check_shape(occupied, grid)
     top = _topmost(occupied)
-    labels = np.take_along_axis(semantics, top[..., None], axis=2)[..., 0]
-    shades = 0.75 + 0.25 * top / max(semantics.shape[2] - 1, 1)
-    colors = class_colors(labels) * shades[..., None]
-    return _from_above(colors, occupied.any(2), grid, scale, background, ego)
+    topmost = np.take_along_axis(colors, top[..., None, None], axis=2)[:, :, 0]
+    shades = 0.75 + 0.25 * top / max(occupied.shape[2] - 1, 1)
+    return paint_from_above(topmost * shades[..., None], occupied.any(2), grid, scale, background,
+                            ego)
 
 
 def draw_values_bev(values: np.ndarray,
@@ -78,7 +89,7 @@ def draw_values_bev(values: np.ndarray,
     known = np.asarray(occupied, bool) & np.isfinite(values)
     highest = np.where(known, values, -np.inf).max(2)
     colors = similarity_colors(np.where(known.any(2), highest, low), low, high)
-    return _from_above(colors, known.any(2), grid, scale, background, ego)
+    return paint_from_above(colors, known.any(2), grid, scale, background, ego)
 
 
 def points_on_bev(picture: np.ndarray,
@@ -241,9 +252,9 @@ def _topmost(occupied: np.ndarray) -> np.ndarray:
     return occupied.shape[2] - 1 - occupied[..., ::-1].argmax(2)
 
 
-def _from_above(colors: np.ndarray, drawn: np.ndarray, grid: VoxelGrid, scale: int,
-                background: Sequence[int], ego: bool) -> np.ndarray:
-    """(X, Y, 3) colours -> picture with x up and y left."""
+def paint_from_above(colors: np.ndarray, drawn: np.ndarray, grid: VoxelGrid, scale: int = 3,
+                     background: Sequence[int] = BACKGROUND, ego: bool = True) -> np.ndarray:
+    """(X, Y, 3) colours of the columns that are drawn -> picture with x up and y left."""
     picture = np.where(drawn[..., None], colors, np.array(background)).round().astype(np.uint8)
     picture = picture[::-1, ::-1].repeat(scale, axis=0).repeat(scale, axis=1)
     return _mark_car(picture, grid, scale) if ego else picture

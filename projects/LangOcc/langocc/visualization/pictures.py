@@ -102,6 +102,24 @@ def with_caption(picture: np.ndarray, text: str, font_size: int = 16) -> np.ndar
     return np.concatenate([np.array(strip), picture])
 
 
+def text_block(text: str, size: Tuple[int, int], font_size: int = 16) -> np.ndarray:
+    """Lines of text (split at line ends) in the middle of an empty picture.
+
+    Args:
+        text: lines.
+        size: (width, height), pixels.
+        font_size: pixels.
+
+    Returns:
+        (height, width, 3).
+    """
+    canvas = Image.new('RGB', tuple(size), PAPER)
+    ImageDraw.Draw(canvas).multiline_text((size[0] / 2, size[1] / 2), text, fill=INK,
+                                          font=_font(font_size), anchor='mm', align='center',
+                                          spacing=5)
+    return np.array(canvas)
+
+
 def picture_grid(rows: Sequence[Sequence[np.ndarray]], gap: int = 6) -> np.ndarray:
     """Pictures in rows on white; each keeps its size and lies at the top left of its place.
 
@@ -141,20 +159,37 @@ def class_legend(labels: np.ndarray, width: int, font_size: int = 15) -> np.ndar
     Returns:
         (height, width, 3).
     """
+    present = present_classes(labels)
+    return legend([CLASS_NAMES[index] for index in present], OCC3D_PALETTE[list(present)], width,
+                  font_size)
+
+
+def legend(names: Sequence[str], colors: Sequence[Sequence[int]], width: int, font_size: int = 15
+           ) -> np.ndarray:
+    """Names beside squares of their colours.
+
+    Args:
+        names: entries, in order.
+        colors: RGB of each.
+        width: pixels; entries wrap.
+        font_size: pixels.
+
+    Returns:
+        (height, width, 3).
+    """
     font, line = _font(font_size), font_size + 9
     entries, x, y = [], 6, 0
-    for index in present_classes(labels):
-        extent = int(font.getlength(CLASS_NAMES[index])) + font_size + 22
+    for name, color in zip(names, colors):
+        extent = int(font.getlength(name)) + font_size + 22
         if x + extent > width and x > 6:
             x, y = 6, y + line
-        entries.append((index, x, y))
+        entries.append((name, tuple(int(value) for value in color), x, y))
         x += extent
     canvas = Image.new('RGB', (width, y + line + 2), PAPER)
     draw = ImageDraw.Draw(canvas)
-    for index, x, y in entries:
-        box = (x, y + 4, x + font_size, y + 4 + font_size)
-        draw.rectangle(box, fill=tuple(OCC3D_PALETTE[index].tolist()), outline=INK)
-        draw.text((x + font_size + 6, y + 3), CLASS_NAMES[index], fill=INK, font=font)
+    for name, color, x, y in entries:
+        draw.rectangle((x, y + 4, x + font_size, y + 4 + font_size), fill=color, outline=INK)
+        draw.text((x + font_size + 6, y + 3), name, fill=INK, font=font)
     return np.array(canvas)
 
 
