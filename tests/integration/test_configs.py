@@ -36,10 +36,12 @@ def test_recipe_builds(recipe, repository, data_roots):
         return
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert stated_parameters(repository)[recipe] == trained
-    rays = [t for t in cfg.train_dataloader.dataset.pipeline if t.type == 'PrepareRays'][0]
-    for loss in model.occ_head.losses.values():
+    transforms = {t.type: t for t in cfg.train_dataloader.dataset.pipeline}
+    assert ('PrepareRays' in transforms) != ('LoadOccGTFromFile' in transforms)
+    assert ('PrepareRays' in transforms) == any(h.type == 'RayCountHook' for h in cfg.custom_hooks)
+    for loss in getattr(model.occ_head, 'losses', {}).values():
         needed = {'lang': 'lang_feats', 'rgb': 'rgb'}.get(loss.output)
-        assert needed is None or needed in rays.targets
+        assert needed is None or needed in transforms['PrepareRays'].targets
 
 
 @pytest.mark.parametrize('recipe, rays, epochs, batch', [
@@ -60,14 +62,57 @@ def test_paper_recipes_hold_the_papers_numbers(recipe, rays, epochs, batch, repo
     assert cfg.auto_scale_lr.base_batch_size == 16
 
 
-@pytest.mark.parametrize('data', ['nus_occ3d', 'pandaset_occ'])
+@pytest.mark.parametrize('twin, rendering', [
+    ('bevstereo-occ-tiny_r18_1xb2_synthetic', 'langocc-tiny_r18_1xb2_synthetic-camera'),
+    ('bevstereo-occ_r50_4xb4-24e_nus-occ3d', 'langocc-full_r50_4xb4-18e_nus-occ3d')])
+def test_the_supervised_twin_has_the_same_trunk(twin, rendering, repository, data_roots):
+    """Names and shapes of all that comes before the head; the tiny one shares the features too."""
+    init_default_scope('mmdet3d')
+    shapes = []
+    for name in (twin, rendering):
+        model = MODELS.build(Config.fromfile(repository / f'configs/{name}.py').model)
+        tiny = 'tiny' in name
+        shapes.append({key: value.shape for key, value in model.state_dict().items()
+                       if not key.startswith('occ_head.')
+                       or tiny and key.startswith('occ_head.final_conv')})
+    assert shapes[0] == shapes[1] and len(shapes[0]) > 100
+
+
+def test_the_supervised_recipe_is_bevdets(repository, data_roots):
+    cfg = Config.fromfile(repository / 'configs/bevstereo-occ_r50_4xb4-24e_nus-occ3d.py')
+    assert cfg.train_cfg.max_epochs == 24 and cfg.train_dataloader.batch_size == 4
+    assert cfg.optim_wrapper.optimizer.type == 'AdamW' and cfg.optim_wrapper.optimizer.lr == 1e-4
+    head = cfg.model.occ_head
+    assert (head.feat_channels, head.num_classes, head.mask) == (32, 18, 'camera')
+    assert head.loss_occ.type == 'mmdet.CrossEntropyLoss' and head.loss_occ.loss_weight == 1
+    pipeline = [t.type for t in cfg.train_dataloader.dataset.pipeline]
+    assert pipeline.index('BEVAug') < pipeline.index('LoadOccGTFromFile')
+
+
+@pytest.mark.parametrize('recipe', ['bevstereo-occ-tiny_r18_1xb2_synthetic',
+                                    'langocc-tiny_r18_1xb2_synthetic-camera'])
+def test_the_budget_comes_from_the_environment(recipe, repository, data_roots, monkeypatch):
+    file = repository / f'configs/{recipe}.py'
+    for budget, warmup in (('1', 1), ('25', 2), ('2000', 50)):
+        monkeypatch.setenv('LANGOCC_MAX_ITERS', budget)
+        cfg = Config.fromfile(file)
+        assert cfg.train_cfg.max_iters == int(budget) < cfg.train_cfg.val_begin
+        linear, cosine = cfg.param_scheduler
+        assert linear.end == cosine.begin == warmup
+        assert cosine.end == max(int(budget), warmup + 1) and cosine.T_max == cosine.end - warmup
+    monkeypatch.setenv('LANGOCC_MAX_ITERS', 'many')
+    with pytest.raises(ValueError, match="LANGOCC_MAX_ITERS='many', expected a number"):
+        Config.fromfile(file)
+
+
+@pytest.mark.parametrize('data', ['nus_occ3d', 'pandaset_occ', 'synthetic_occ'])
 @pytest.mark.parametrize('slash', ['', '/'])
 @pytest.mark.parametrize('relative', [False, True])
 def test_roots_are_relative_or_absolute_with_or_without_slash(data, slash, relative, repository,
                                                               tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     start = '' if relative else f'{tmp_path}/'
-    for name in ('NUSCENES_ROOT', 'PANDASET_ROOT'):
+    for name in ('NUSCENES_ROOT', 'PANDASET_ROOT', 'SYNTHETIC_ROOT'):
         monkeypatch.setenv(name, f'{start}some data{slash}')
     (tmp_path / 'some data').mkdir()
     file = repository / f'configs/_base_/datasets/{data}.py'

@@ -118,6 +118,43 @@ def test_opacity_weighs_a_ray_without_gradient():
     assert not loss.requires_grad
 
 
+def test_the_sky_is_seen_behind_what_a_ray_met():
+    """Rays: sky, a wall half met, nothing met. The sky's features are those of the first."""
+    loss = RenderedFeatureLoss('cosine', sky_behind=True)
+    weights = torch.tensor([0., 0.5, 0.])[:, None].expand(3, 4) / 4
+    weights = weights.clone().requires_grad_()
+    wall, target = F.normalize(torch.tensor([0., 1.]), dim=0), torch.eye(2)[[0, 1, 1]]
+    rendered = make_rendered(3, weights=weights, outputs=dict(lang=weights.sum(-1)[:, None] * wall),
+                             targets=dict(lang_feats=target,
+                                          sky=torch.tensor([True, False, False])))
+    value = loss(rendered, make_field())
+    # Half wall, half sky: cosine sqrt(1/2); sky alone: cosine 0 with the wall.
+    assert value.item() == pytest.approx((1 - 0.5 ** 0.5 + 1) / 2, abs=1e-6)
+    value.backward()
+    assert (weights.grad[1] < 0).all()  # more wall is better
+    assert torch.equal(loss.sky_feats, torch.tensor([1., 0.])) and not loss.state_dict()
+    loss.eval()  # what is known of the sky stays
+    targets = dict(lang_feats=torch.tensor([[0.6, 0.8]]), sky=torch.tensor([True]))
+    dark = make_rendered(1, weights=torch.zeros(1, 4), outputs=dict(lang=torch.zeros(1, 2)),
+                         targets=targets)
+    assert loss(dark, make_field()).item() == 0 and torch.equal(loss.sky_feats, torch.eye(2)[0])
+    loss.train()
+    loss(dark, make_field())
+    assert torch.allclose(loss.sky_feats, F.normalize(torch.tensor([0.96, 0.08]), dim=0))
+
+
+def test_without_a_ray_to_the_sky_nothing_is_behind():
+    pred, target = torch.randn(2, 5), unit(2, 5)
+    targets = dict(lang_feats=target, sky=torch.tensor([False, False]))
+    rendered = make_rendered(2, outputs=dict(lang=pred), targets=targets)
+    plain = RenderedFeatureLoss()(rendered, make_field())
+    assert RenderedFeatureLoss(sky_behind=True)(rendered, make_field()) == plain
+    with pytest.raises(KeyError, match="'sky'"):
+        RenderedFeatureLoss(sky_behind=True)(
+            make_rendered(2, outputs=dict(lang=pred), targets=dict(lang_feats=target)),
+            make_field())
+
+
 def test_different_widths_are_named():
     rendered = make_rendered(outputs=dict(lang=torch.randn(3, 4)),
                              targets=dict(lang_feats=unit(3, 5)))

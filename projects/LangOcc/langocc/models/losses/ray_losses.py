@@ -69,11 +69,18 @@ class RenderedFeatureLoss(RayLoss):
         weigh_by_opacity: weigh each ray by its opacity, no gradient through it. Camera-only rays
             also see what lies beyond the grid; a ray that passes most of the grid unhindered then
             teaches the little it met only that much.
+        sky_behind: compose the sky behind what a ray met: rendered + (1 - opacity) * sky, with the
+            mean of the teacher's features on rays whose target ``sky`` is true (a running mean over
+            batches; without one such ray so far, nothing). Rendered features are normalised, so
+            without it the thinnest haze of the right words is as good as a wall, and with
+            ``weigh_by_opacity`` nothing at all is. Where a ray does not see the sky, something must
+            now stand in front of it.
     """
     output = 'lang'
 
     def __init__(self, mode: str = 'weighted_mse', ignore_sky: bool = True,
-                 weigh_by_opacity: bool = False, loss_weight: float = 1.):
+                 weigh_by_opacity: bool = False, sky_behind: bool = False,
+                 loss_weight: float = 1.):
         super().__init__(loss_weight)
         if mode not in ('weighted_mse', 'mse', 'cosine'):
             raise ValueError(f"RenderedFeatureLoss mode 'weighted_mse', 'mse' or 'cosine', got "
@@ -81,6 +88,8 @@ class RenderedFeatureLoss(RayLoss):
         self.mode = mode
         self.ignore_sky = ignore_sky
         self.weigh_by_opacity = weigh_by_opacity
+        self.sky_behind = sky_behind
+        self.register_buffer('sky_feats', None, persistent=False)  # (E,) unit
 
     def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
         target = find_target(rendered, 'lang_feats', self)
@@ -91,14 +100,30 @@ class RenderedFeatureLoss(RayLoss):
             raise ValueError(f'rendered features {tuple(pred.shape)} and teacher features '
                              f'{tuple(target.shape)} differ: embed_dims of the language decoder '
                              'and of the teacher (or the reducer) must be one number')
+        met = rendered.opacities > 0
+        if self.sky_behind:
+            self._look_at_sky(find_target(rendered, 'sky', self), target)
+            if self.sky_feats is not None:
+                pred = pred + (1 - rendered.opacities)[:, None] * self.sky_feats
+                met = torch.ones_like(met)
         values = self._per_ray(F.normalize(pred, dim=-1, eps=1e-12), target)
-        values = torch.where(rendered.opacities > 0, values, values * 0)
+        values = torch.where(met, values, values * 0)
         if self.weigh_by_opacity:
             values = values * rendered.opacities.detach()
         mask = torch.ones_like(rendered.opacities, dtype=torch.bool)
         if self.ignore_sky and 'sky' in rendered.rays.targets:
             mask = ~rendered.rays.targets['sky']
         return self.loss_weight * masked_mean(values, mask)
+
+    @torch.no_grad()
+    def _look_at_sky(self, sky: Tensor, target: Tensor) -> None:
+        """Updates the sky's features by targets (R, E) of the rays ``sky`` (R,)."""
+        if not self.training or not sky.any():
+            return
+        mean = target[sky].float().mean(0)
+        if self.sky_feats is not None:
+            mean = 0.9 * self.sky_feats + 0.1 * mean
+        self.sky_feats = F.normalize(mean, dim=0)
 
     def _per_ray(self, pred: Tensor, target: Tensor) -> Tensor:
         cosine = F.cosine_similarity(pred, target, dim=-1, eps=1e-8)
