@@ -3,7 +3,7 @@ _base_ = ['langocc-tiny_r18_1xb2_synthetic-lidar.py']
 
 model = dict(occ_head=dict(
     losses=dict(
-        lang=dict(weigh_by_opacity=True),
+        lang=dict(sky_behind=True),
         sky=dict(type='SkyLoss', loss_weight=0.1),
         ground=dict(type='GroundLoss', loss_weight=0.1))))
 train_pipeline = _base_.train_pipeline

@@ -82,7 +82,10 @@ def test_ablations_reach_the_objects(runs):
     assert built('density-softplus')[1].density_decoder.activation is torch.nn.functional.softplus
     assert built('loss-weighted')[1].losses['lang'].mode == 'weighted_mse'
     assert built('sky-off')[1].losses['sky'].loss_weight == 0
-    assert built('opacity-off')[1].losses['lang'].weigh_by_opacity is False
+    assert built('nothing-behind')[1].losses['lang'].sky_behind is False
+    weighed = built('opacity-weighs')[1].losses['lang']
+    assert weighed.weigh_by_opacity and not weighed.sky_behind
+    assert built('threshold-exact')[1].renderer.weight_threshold == 0
     cfg = load_config(found['moving-masked-quickstart-s0'])
     rays = TRANSFORMS.build(cfg.train_dataloader.dataset.pipeline[2])
     assert type(rays).__name__ == 'PrepareRays' and rays.mask_dynamic
