@@ -38,6 +38,11 @@ TOOLS = ['make_synthetic', 'fit_reducer', 'fit_prior', 'test', 'train', 'test', 
          'query', 'visualize', 'plot_curves', 'report']
 
 
+def heed_interrupts():
+    """A shell's background jobs ignore SIGINT, and so does what they start: tests may be in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def script(repository, tmp_path):
     """Runs the script; returns (exit status, what it printed, the tools it called)."""
@@ -51,7 +56,8 @@ def script(repository, tmp_path):
         calls.write_text('')
         return subprocess.Popen(
             ['bash', repository / 'tools' / 'quickstart.sh', *arguments], cwd=tmp_path, text=True,
-            env={**env, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            env={**env, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=heed_interrupts)
 
     def run(*arguments, **variables):
         process = start(*arguments, **variables)
