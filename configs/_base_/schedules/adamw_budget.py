@@ -1,8 +1,10 @@
-"""AdamW for a budget of iterations that the environment may set: LANGOCC_MAX_ITERS=1000.
+"""adamw_tiny.py for a budget of iterations that the environment may set: LANGOCC_MAX_ITERS=1000.
 
 Warm-up over a tenth of the budget, 50 iterations at most, then a cosine to its end; no EMA. A
 checkpoint holds the state of its schedule: a run that is resumed keeps the budget it began with.
 """
+_base_ = ['adamw_tiny.py']
+
 os = __import__('os')  # mmengine takes a config with an import statement for a lazy one
 max_iters = os.environ.get('LANGOCC_MAX_ITERS') or '300'
 if not max_iters.isdecimal() or int(max_iters) < 1:
@@ -10,15 +12,6 @@ if not max_iters.isdecimal() or int(max_iters) < 1:
 max_iters = int(max_iters)
 warmup_iters = max(1, min(50, max_iters // 10))
 cosine_end = max(max_iters, warmup_iters + 1)
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=1e-2),
-    # The last layers start far from what they must say and without batch norm: a larger step.
-    paramwise_cfg=dict(custom_keys={
-        'occ_head.density_decoder': dict(lr_mult=4.),
-        'occ_head.final_conv': dict(lr_mult=4.),
-        'occ_head.language_decoder': dict(lr_mult=3.)}),
-    clip_grad=dict(max_norm=5, norm_type=2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=warmup_iters, by_epoch=False),
     dict(type='CosineAnnealingLR', begin=warmup_iters, end=cosine_end,
@@ -27,6 +20,3 @@ param_scheduler = [
 # Evaluated by tools/test.py after training; val_begin=1 and a val_interval score during it as well.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters,
                  val_begin=max_iters + 1)
-val_cfg = dict()
-test_cfg = dict()
-auto_scale_lr = dict(enable=False, base_batch_size=2)

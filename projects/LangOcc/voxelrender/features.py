@@ -3,6 +3,7 @@
 Legend: B batch, C feature channels, D channels of what they are made of, V = Z * Y * X voxels, U
 chosen voxels.
 """
+from abc import ABC, abstractmethod
 from typing import Callable, List, Optional, Sequence, Tuple
 
 import torch
@@ -52,7 +53,7 @@ class VoxelFeatures:
         return gather_voxels(self._volume, voxel_ids)
 
 
-class DeferredFeatures(VoxelFeatures):
+class DeferredFeatures(VoxelFeatures, ABC):
     """Features made of another volume where they are asked for.
 
     Once the whole volume has been asked for, it is kept and read.
@@ -115,13 +116,13 @@ class DeferredFeatures(VoxelFeatures):
         """The source (B, z, y, x, D) -> rows (T, D)."""
         return channels_last.reshape(-1, channels_last.shape[-1])
 
+    @abstractmethod
     def _make_all(self) -> Tensor:
         """All features, (B, C, Z, Y, X)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _make(self, chosen: Sequence[Tuple[int, Tensor]], recompute: bool) -> List[Tensor]:
         """Features (U, C) for each pair of a batch item and voxels (U,) of it."""
-        raise NotImplementedError
 
 
 class UpsampledFeatures(DeferredFeatures):
