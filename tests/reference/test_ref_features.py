@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from voxelrender import ConvolvedFeatures, UpsampledFeatures, VoxelFeatures, decoding, features
+from voxelrender import (
+    ConvolvedFeatures, LayeredFeatures, UpsampledFeatures, VoxelFeatures, decoding, features
+)
 
 DTYPE = torch.float64
 
@@ -103,6 +105,33 @@ def test_places_are_exact_for_features_in_half_precision():
 def test_other_factors_are_refused(factors):
     with pytest.raises(ValueError, match='three whole numbers'):
         UpsampledFeatures(torch.zeros(1, 1, 2, 2, 2), factors)
+
+
+@pytest.mark.parametrize('whole', [False, True])
+def test_layers_are_appended(whole):
+    volume = torch.randn(2, 3, 4, 2, 5, dtype=DTYPE, requires_grad=True)
+    layers = torch.randn(4, 2, dtype=DTYPE)
+    ours = LayeredFeatures(VoxelFeatures(volume), layers)
+    assert len(ours) == 2 and ours.volume_shape == (4, 2, 5) and ours.like is volume
+    expected = torch.empty(2, 5, 4, 2, 5, dtype=DTYPE)
+    for z in range(4):
+        expected[:, :3, z] = volume[:, :, z]
+        expected[:, 3:, z] = layers[z][:, None, None]
+    if whole:
+        assert torch.equal(ours.volume(), expected)
+    ids = [torch.randperm(40)[:17], torch.randperm(40)[:0]]
+    rows = ours.rows(ids)
+    for item in range(2):
+        wanted = expected[item].flatten(1)[:, ids[item]].t()
+        assert torch.equal(rows[item], wanted)
+        assert torch.equal(ours.gather(item, ids[item]), wanted)
+    rows[0].sum().backward()
+    assert volume.grad[0].sum() == 17 * 3 and volume.grad[1].sum() == 0
+
+
+def test_layers_must_fit_the_grid():
+    with pytest.raises(ValueError, match='3 layers for features of'):
+        LayeredFeatures(VoxelFeatures(torch.zeros(1, 1, 4, 2, 2)), torch.zeros(3, 2))
 
 
 def test_features_that_are_there():

@@ -276,3 +276,26 @@ def test_positions_reach_the_field():
     field = head(torch.zeros(2, 3, 4, 8, 8))
     assert field.densities[0].std() > 1e-4  # equal features, different places
     assert torch.equal(field.densities[0], field.densities[1])
+
+
+def test_heights_reach_every_decoder():
+    head = build(height_frequencies=2, upsample=(2, 1, 1))
+    width = head.final_conv.conv.out_channels + 5
+    assert head.out_channels == width == head.density_decoder.in_channels
+    assert head.language_decoder.in_channels == width
+    with torch.no_grad():
+        head.final_conv.conv.weight.zero_()
+    densities = head(torch.zeros(1, 3, 2, 8, 8)).densities[0]
+    assert densities.std(dim=0).min() > 1e-5  # layers of one cell of the volume differ too
+    assert densities.flatten(1).std(dim=1).max() < 1e-6  # and nothing else
+
+
+def test_image_gain_scales_what_reads_the_volume():
+    weights = []
+    for gain in (1., 0.25):
+        torch.manual_seed(0)
+        head = build(position_frequencies=1, image_gain=gain)
+        head.init_weights()
+        weights.append(head.final_conv.conv.weight)
+    assert torch.equal(weights[1][:, :3], weights[0][:, :3] * 0.25)
+    assert torch.equal(weights[1][:, 3:], weights[0][:, 3:])

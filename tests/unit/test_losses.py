@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from langocc.models.losses import (
-    DensitySparsityLoss, DistortionLoss, GroundLoss, RenderedDepthLoss, RenderedFeatureLoss,
-    RenderedRGBLoss, RenderedSemanticLoss, SkyLoss, TotalVariationLoss
+    DensitySparsityLoss, DistortionLoss, FlatRoadLoss, GroundLoss, RenderedDepthLoss,
+    RenderedFeatureLoss, RenderedRGBLoss, RenderedSemanticLoss, SkyLoss, TotalVariationLoss
 )
 from langocc.models.renderer import RenderedRays
 from langocc.models.voxel_field import VoxelField
@@ -271,3 +271,51 @@ def test_free_margin_spares_what_lies_just_before_the_surface():
         return loss(rendered, make_field(densities)).item()
 
     assert loss_of(None) - loss_of(2.5) == pytest.approx(2. * 0.5, rel=0.02)
+
+
+def flat_road(height=0, density=50.):
+    """Densities of a flat road in the layer through ``height``, and nothing else."""
+    densities = torch.zeros(1, *GRID.volume_shape)
+    densities[:, int((height + 1) / 0.5)] = density
+    return densities.requires_grad_()
+
+
+def test_flat_road_wants_one_full_layer():
+    torch.manual_seed(0)
+    loss = FlatRoadLoss(height=0.1, num_voxels=400)
+    assert loss(None, make_field(flat_road())) < 1e-3
+    for wrong in (flat_road(height=0.5), flat_road(height=-0.5), torch.zeros_like(flat_road())):
+        assert loss(None, make_field(wrong)) > 5
+    fog = flat_road(density=0.3)
+    loss(None, make_field(fog)).backward()
+    assert (fog.grad[:, 2] <= 0).all() and (fog.grad[:, 2] < 0).sum() > 100  # up in the road
+    assert (fog.grad[:, [0, 1, 3]] == 0).all()  # and free space is free enough
+    dense = torch.full_like(fog, 0.3, requires_grad=True)
+    FlatRoadLoss(num_voxels=400)(None, make_field(dense)).backward()
+    assert (dense.grad[:, [0, 1, 3]] >= 0).all() and (dense.grad[:, [0, 1, 3]] > 0).sum() > 50
+
+
+def test_flat_road_decodes_only_what_it_draws():
+    decoder = torch.nn.Linear(2, 1)
+    seen = []
+    decoder.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    field = VoxelField(torch.randn(2, 2, *GRID.volume_shape).abs(), None, GRID, decoder)
+    FlatRoadLoss(num_voxels=20)(None, field).backward()
+    assert len(seen) == 2 and max(seen) <= 40 and decoder.weight.grad.abs().sum() > 0
+
+
+def test_flat_road_fades_in_training_and_remembers_where_it_was():
+    loss, field = FlatRoadLoss(half_life=2., num_voxels=5000), make_field(flat_road(density=0.1))
+    values = [float(loss(None, field).detach()) for _ in range(5)]
+    assert values[2] == pytest.approx(values[0] / 2, rel=1e-3)
+    assert values[4] == pytest.approx(values[0] / 4, rel=1e-3)
+    resumed = FlatRoadLoss(half_life=2., num_voxels=5000)
+    resumed.load_state_dict(loss.state_dict())
+    resumed.eval()
+    for _ in range(2):
+        assert float(resumed(None, field).detach()) == pytest.approx(values[0] / 2**2.5, rel=1e-3)
+
+
+def test_flat_road_outside_the_grid():
+    with pytest.raises(ValueError, match=r'height=3.0 .* z is -1.0 ... 1.0 m'):
+        FlatRoadLoss(height=3.)(None, make_field())

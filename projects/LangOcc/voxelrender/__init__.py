@@ -10,7 +10,7 @@ from .compositing import (
 from .decoding import (
     RayDecoder, UnitFeatures, decoded_before, gather_voxels, in_chunks, unit_scales
 )
-from .features import ConvolvedFeatures, UpsampledFeatures, VoxelFeatures
+from .features import ConvolvedFeatures, LayeredFeatures, UpsampledFeatures, VoxelFeatures
 from .field import VoxelField
 from .marching import (
     KnownDensities, MarchConfig, RaySamples, march_rays, place_samples, weigh_samples
@@ -23,7 +23,8 @@ from .sparse import PairLayout, RayVoxelWeights, pair_layout, ray_voxel_weights,
 from .voxel_grid import VoxelGrid
 
 __all__ = [
-    'ConvolvedFeatures', 'FieldRenderer', 'KnownDensities', 'LiftGeometry', 'MarchConfig',
+    'ConvolvedFeatures', 'FieldRenderer', 'KnownDensities', 'LayeredFeatures', 'LiftGeometry',
+    'MarchConfig',
     'PairLayout', 'RayBundle', 'RayDecoder', 'RaySamples', 'RayVoxelWeights', 'RenderedRays',
     'UnitFeatures', 'UpsampledFeatures', 'VoxelFeatures', 'VoxelField', 'VoxelGrid', 'accumulate',
     'alphas_from_densities', 'decoded_before', 'edges_from_mids', 'expected_distances',

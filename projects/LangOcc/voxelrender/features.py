@@ -170,6 +170,54 @@ class UpsampledFeatures(DeferredFeatures):
                                per_sample_weights=shares.to(self.source.dtype))
 
 
+class LayeredFeatures(VoxelFeatures):
+    """Features with numbers appended that are the same all over a layer of the grid.
+
+    Args:
+        features: (B, C, Z, Y, X).
+        layers: (Z, P), what is appended, C first.
+    """
+
+    def __init__(self, features: VoxelFeatures, layers: Tensor):
+        if len(layers) != features.volume_shape[0]:
+            raise ValueError(f'{len(layers)} layers for features of {features.volume_shape} '
+                             '(Z, Y, X)')
+        self.features, self.layers = features, layers
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the features' device and type."""
+        return self.features.like
+
+    @property
+    def volume_shape(self) -> Tuple[int, ...]:
+        """(Z, Y, X)."""
+        return self.features.volume_shape
+
+    def volume(self) -> Tensor:
+        """All features, (B, C + P, Z, Y, X)."""
+        feats = self.features.volume()
+        layers = self.layers.t()[None, :, :, None, None].to(feats.dtype)
+        return torch.cat([feats, layers.expand(len(feats), -1, -1, *feats.shape[3:])], dim=1)
+
+    def gather(self, index: int, voxel_ids: Tensor) -> Tensor:
+        """Features (U, C + P) of voxels (U,), flat over (Z, Y, X), of batch item ``index``."""
+        return self._append(self.features.gather(index, voxel_ids), voxel_ids)
+
+    def rows(self, voxel_ids: Sequence[Tensor]) -> List[Tensor]:
+        """Features (U_b, C + P) of distinct voxels of every batch item, for training."""
+        return [self._append(rows, ids)
+                for rows, ids in zip(self.features.rows(voxel_ids), voxel_ids)]
+
+    def _append(self, rows: Tensor, voxel_ids: Tensor) -> Tensor:
+        _, cells_y, cells_x = self.volume_shape
+        layer = voxel_ids.div(cells_y * cells_x, rounding_mode='floor')
+        return torch.cat([rows, self.layers.to(rows.dtype)[layer]], dim=1)
+
+
 class ConvolvedFeatures(DeferredFeatures):
     """Features that a 3 x 3 x 3 convolution makes of a volume, where they are asked for.
 

@@ -37,8 +37,6 @@ class BEVOccHead(VoxelHead):
         grid: ``dict(point_cloud_range=..., voxel_size=...)`` of the labels.
         feat_channels: C (BEVDet-Occ: 32).
         num_classes: K; the last one is free.
-        upsample, position_frequencies, with_cp: see :class:`VoxelHead`; with ``with_cp`` the hidden
-            layer of ``predicter`` is computed again in the backward pass too.
         loss_occ: config of a loss on logits (U, K) and labels (U,) that takes ``avg_factor``, such
             as mmdet's CrossEntropyLoss.
         mask: voxels trained on: 'camera' (BEVDet-Occ), 'lidar', 'camera_lidar' (both) or 'none'
@@ -47,20 +45,19 @@ class BEVOccHead(VoxelHead):
             classes then weigh 1 / log(count), as MonoScene and FlashOcc have it, and the mean is a
             weighted one. None: all weigh the same.
         chunk_size: voxels classified at a time; bounds memory.
-        init_cfg: see mmengine.
+        kwargs: see :class:`VoxelHead`; with ``with_cp`` the hidden layer of ``predicter`` is
+            computed again in the backward pass too.
 
     Raises:
         ValueError: unknown mask, or ``class_counts`` not K counts.
     """
 
     def __init__(self, in_channels: int, grid: dict, feat_channels: int = 32,
-                 num_classes: int = NUM_CLASSES, upsample: Optional[Sequence[int]] = None,
-                 position_frequencies: Optional[int] = None, loss_occ: Optional[dict] = None,
+                 num_classes: int = NUM_CLASSES, loss_occ: Optional[dict] = None,
                  mask: str = 'camera', class_counts: Optional[Sequence[int]] = None,
-                 chunk_size: int = CHUNK_SIZE, with_cp: bool = False,
-                 init_cfg: Optional[dict] = None):
-        super().__init__(in_channels, grid, feat_channels, upsample, position_frequencies, with_cp,
-                         init_cfg)
+                 chunk_size: int = CHUNK_SIZE, **kwargs):
+        super().__init__(in_channels, grid, feat_channels, **kwargs)
+        feat_channels = self.out_channels
         if mask not in _MASKS:
             raise ValueError(f"BEVOccHead: mask='{mask}', expected one of {list(_MASKS)}")
         self.predicter = nn.Sequential(

@@ -5,7 +5,7 @@ volume (B, C, Z, Y, X) can carry it.
 
 Legend: B batch, C channels, E embedding, K prompts, V voxels, U chosen voxels, R rays.
 """
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,6 @@ class LangOccHead(VoxelHead):
         in_channels: channels of the voxel volume.
         grid: ``dict(point_cloud_range=..., voxel_size=...)`` of the predicted field.
         feat_channels: channels after the final convolution (paper: 256).
-        upsample: factors (z, y, x) by which features are upsampled, trilinearly, after the final
-            convolution, for volumes coarser than ``grid``; None where the volume is on ``grid``
-            already, as in the paper. (A transposed convolution learns one dense voxel of each block
-            and leaves the others free: rays interpolate, so nothing tells it otherwise.)
-        position_frequencies: octaves of sines and cosines of the voxel's place (NeRF, eq. 4) that
-            are concatenated to the volume, beside the place itself; None adds nothing, as in the
-            paper. A lifted volume tells a voxel's place only through where image features fall, and
-            short trainings spend most of their time on finding the road.
         density_decoder: config of the density decoder.
         decoders: output name -> config of a decoder. 'lang' (LanguageDecoder), 'rgb' (RGBDecoder),
             'semantic' (SemanticDecoder).
@@ -56,19 +48,15 @@ class LangOccHead(VoxelHead):
             mean of the vocabulary's text embeddings instead of a random direction (the paper's).
             CLIP's text space is narrow: finding that mean is most of what a short training does.
         density_threshold: voxels of lower density (1/m) are free (paper: 0.1).
-        with_cp: recompute the final convolution in the backward pass.
-        init_cfg: see mmengine.
+        kwargs: see :class:`VoxelHead`; in the paper none of them.
     """
 
     def __init__(self, in_channels: int, grid: dict, density_decoder: dict, decoders: dict,
                  renderer: dict, losses: dict, feat_channels: int = 256,
-                 upsample: Optional[Sequence[int]] = None,
-                 position_frequencies: Optional[int] = None, vocabulary: Optional[dict] = None,
-                 reducer: Union[str, dict, None] = None, start_at_vocabulary: bool = False,
-                 density_threshold: float = 0.1,
-                 with_cp: bool = False, init_cfg: Optional[dict] = None):
-        super().__init__(in_channels, grid, feat_channels, upsample, position_frequencies, with_cp,
-                         init_cfg)
+                 vocabulary: Optional[dict] = None, reducer: Union[str, dict, None] = None,
+                 start_at_vocabulary: bool = False, density_threshold: float = 0.1, **kwargs):
+        super().__init__(in_channels, grid, feat_channels, **kwargs)
+        feat_channels = self.out_channels
         self.density_decoder = MODELS.build(dict(density_decoder, in_channels=feat_channels))
         # language_decoder, rgb_decoder, ...: the published parameter names.
         self.decoder_names = {name: _attribute(name) for name in decoders}

@@ -23,3 +23,11 @@ def encode_positions(volume_shape: Sequence[int], frequencies: int, like: Tensor
     waves = [places] + [wave(2**k * torch.pi * places) for k in range(frequencies)
                         for wave in (torch.sin, torch.cos)]
     return torch.cat(waves)[None].to(like.dtype)
+
+
+def encode_heights(num_layers: int, frequencies: int, like: Tensor) -> Tensor:
+    """Heights of a grid's layers as network input: (Z, 1 + 2 L), as :func:`encode_positions`."""
+    place = (torch.arange(num_layers, device=like.device) + 0.5) / num_layers * 2 - 1
+    waves = [wave(2**k * torch.pi * place) for k in range(frequencies)
+             for wave in (torch.sin, torch.cos)]
+    return torch.stack([place, *waves], dim=1)

@@ -10,9 +10,11 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from voxelrender import ConvolvedFeatures, UpsampledFeatures, VoxelFeatures, VoxelGrid
+from voxelrender import (
+    ConvolvedFeatures, LayeredFeatures, UpsampledFeatures, VoxelFeatures, VoxelGrid
+)
 
-from .positions import encode_positions
+from .positions import encode_heights, encode_positions
 
 
 class VoxelHead(BaseModule):
@@ -24,29 +26,52 @@ class VoxelHead(BaseModule):
         feat_channels: C, channels after the final convolution.
         upsample: factors (z, y, x) by which features are upsampled, trilinearly, after the final
             convolution, for volumes coarser than ``grid``; None where the volume is on ``grid``
-            already.
-        position_frequencies: octaves of sines and cosines of the voxel's place that are
-            concatenated to the volume, beside the place itself; None adds nothing.
+            already, as in the paper. (A transposed convolution learns one dense voxel of each block
+            and leaves the others free: rays interpolate, so nothing tells it otherwise.)
+        position_frequencies: octaves of sines and cosines of the voxel's place (NeRF, eq. 4) that
+            are concatenated to the volume, beside the place itself; None adds nothing, as in the
+            paper. A lifted volume tells a voxel's place only through where image features fall, and
+            short trainings spend most of their time on finding the road.
+        height_frequencies: octaves L of sines and cosines of a voxel's height that its decoders
+            read beside its features, with the height itself: ``out_channels`` is C + 1 + 2 L. The
+            road is one voxel thin, and a volume coarser than ``grid`` does not say where in a cell
+            it lies. None adds nothing, as in the paper.
+        image_gain: factor on the initial weights of the final convolution that read the volume.
+            Below 1 the head begins with places and takes up the images as they come to mean
+            something; an untrained trunk is noise that hides the road. The paper: 1.
         with_cp: recompute the final convolution in the backward pass.
         init_cfg: see mmengine.
     """
 
     def __init__(self, in_channels: int, grid: dict, feat_channels: int,
                  upsample: Optional[Sequence[int]] = None,
-                 position_frequencies: Optional[int] = None, with_cp: bool = False,
-                 init_cfg: Optional[dict] = None):
+                 position_frequencies: Optional[int] = None,
+                 height_frequencies: Optional[int] = None, image_gain: float = 1.,
+                 with_cp: bool = False, init_cfg: Optional[dict] = None):
         super().__init__(init_cfg)
         self.grid = VoxelGrid(**grid)
         self.position_frequencies = position_frequencies
+        self.volume_channels = in_channels
         if position_frequencies is not None:
             in_channels += 3 * (1 + 2 * position_frequencies)
         self.final_conv = ConvModule(in_channels, feat_channels, 3, padding=1,
                                      conv_cfg=dict(type='Conv3d'))
+        self.image_gain = image_gain
+        self.height_frequencies = height_frequencies
+        self.out_channels = feat_channels
+        if height_frequencies is not None:
+            self.out_channels += 1 + 2 * height_frequencies
         self.upsample = None if upsample is None else tuple(upsample)
         self.with_cp = with_cp
 
+    def init_weights(self) -> None:
+        """As configured; then the weights that read the volume are scaled by ``image_gain``."""
+        super().init_weights()
+        with torch.no_grad():
+            self.final_conv.conv.weight[:, :self.volume_channels] *= self.image_gain
+
     def features(self, voxel_feats: Tensor) -> VoxelFeatures:
-        """Voxel volume (B, D, Z, Y, X) -> features of C channels on ``grid``.
+        """Voxel volume (B, D, Z, Y, X) -> features of ``out_channels`` on ``grid``.
 
         Features are computed where they are read: only the convolution before an ``upsample`` is
         done here.
@@ -63,6 +88,9 @@ class VoxelHead(BaseModule):
             raise ValueError(f'the head is on a grid of {self.grid.volume_shape} cells (Z, Y, X), '
                              f'the volume {tuple(voxel_feats.shape[2:])} gives '
                              f'{feats.volume_shape}')
+        if self.height_frequencies is not None:
+            feats = LayeredFeatures(feats, encode_heights(
+                self.grid.volume_shape[0], self.height_frequencies, voxel_feats))
         return feats
 
     def _convolved(self, inputs: Tensor) -> VoxelFeatures:

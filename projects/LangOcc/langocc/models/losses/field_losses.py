@@ -2,12 +2,19 @@
 
 Legend: B batch; volumes are (B, Z, Y, X).
 """
+from typing import List
+
 import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
+from voxelrender import VoxelGrid
+
 from ..renderer import RenderedRays
 from ..voxel_field import VoxelField
+
+# Keeps the logarithm of an opacity of 0 finite.
+_EPS = 1e-4
 
 
 @MODELS.register_module()
@@ -43,3 +50,76 @@ class DensitySparsityLoss(nn.Module):
 
     def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
         return self.loss_weight * torch.log1p((field.densities / self.scale).square()).mean()
+
+
+@MODELS.register_module()
+class FlatRoadLoss(nn.Module):
+    """A flat road to start from: the ego frame stands on the ground, and the ground goes on.
+
+    Rendering can only place what rays see where there are surfaces, and surfaces come from rays
+    that agree: a field that begins as thin fog takes long to decide. This loss is a geometric
+    initialisation that fades. In the layer through ``height`` it draws opacities to 1, elsewhere
+    densities down to ``free_density``, which is still enough for rendering to raise them. It knows
+    calibration only, no label and no LiDAR.
+
+    Args:
+        height: of the road, metres in the ego frame (0 by nuScenes' convention).
+        half_life: training steps in which the weight halves.
+        free_density: 1/m that counts as free.
+        num_voxels: drawn in the road's layer, and as many in the whole grid, of each batch item.
+        loss_weight: at the first step.
+
+    Raises:
+        ValueError: in the forward pass, ``height`` is not within the grid.
+    """
+    output = None
+
+    def __init__(self, height: float = 0., half_life: float = 100., free_density: float = 0.02,
+                 num_voxels: int = 4096, loss_weight: float = 1.):
+        super().__init__()
+        self.height = height
+        self.half_life = half_life
+        self.free_density = free_density
+        self.num_voxels = num_voxels
+        self.loss_weight = loss_weight
+        self.register_buffer('steps', torch.zeros((), dtype=torch.long))  # a resumed run goes on
+
+    def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        weight = self.loss_weight * 0.5**(int(self.steps) / self.half_life)
+        if self.training:
+            self.steps += 1
+        layer = self._layer(field.grid)
+        ids = [self._draw(field.grid, layer, field.device) for _ in range(len(field))]
+        total = 0
+        for chosen, densities in zip(ids, _densities(field, ids)):
+            road = chosen.div(_plane(field.grid), rounding_mode='floor') == layer
+            opacities = -torch.expm1(-densities[road] * field.grid.voxel_size[2])
+            excess = (densities[~road] - self.free_density).clamp(min=0)
+            total = total - (opacities + _EPS).log().mean() + excess.mean()
+        return weight * total / len(field)
+
+    def _layer(self, grid: VoxelGrid) -> int:
+        low, high = grid.point_cloud_range[2], grid.point_cloud_range[5]
+        if not low <= self.height < high:
+            raise ValueError(f'FlatRoadLoss: height={self.height} is outside the grid, whose z is '
+                             f'{low} ... {high} m')
+        return int((self.height - low) / grid.voxel_size[2])
+
+    def _draw(self, grid: VoxelGrid, layer: int, device: torch.device) -> Tensor:
+        """Distinct voxels (U,), flat over (Z, Y, X)."""
+        plane = _plane(grid)
+        anywhere = torch.randint(grid.num_voxels, (self.num_voxels,), device=device)
+        road = layer * plane + torch.randint(plane, (self.num_voxels,), device=device)
+        return torch.unique(torch.cat([anywhere, road]))
+
+
+def _densities(field: VoxelField, ids: List[Tensor]) -> List[Tensor]:
+    """Densities (U_b,) of distinct voxels of every batch item, decoded there where they are not."""
+    if field.has_densities:
+        return [field.density(index).flatten()[chosen] for index, chosen in enumerate(ids)]
+    return [field.density_decoder(rows)[:, 0].float() for rows in field.rows(ids)]
+
+
+def _plane(grid: VoxelGrid) -> int:
+    """Voxels of a layer."""
+    return grid.volume_shape[1] * grid.volume_shape[2]
