@@ -11,6 +11,7 @@ scale  forward cost against the number of voxels, of rays and of channels
 lift   lift-splat pooling against sort and running sum
 predict  images -> occupancy and classes: alone, streamed, in bfloat16; stages and their floors
 profile  a whole training step, stage by stage: published layout against ours
+features  teacher features: what a training sample reads from disk, sizes, codecs, extraction
 
 Dense: every voxel is decoded, normalised, interpolated at every sample and composited, as
 published. Ours: the functions that LangOccHead calls. Both run on the same weights, rays and
@@ -18,7 +19,8 @@ density field (a ground plane, boxes and facades), in turns; the peak memory of 
 process of its own and counts what the inputs do not already hold. ``step`` gives two rows: ``step``
 (default threshold) and ``step_exact`` (threshold 0). ``--rays real`` takes LiDAR-pixel rays of the
 real sequence; it, ``head``, ``query``, ``predict`` (real images) and ``profile``
-need langocc, the rest torch alone.
+need langocc, the rest torch alone. ``features`` also needs open_clip and the real sequence;
+published there is one compressed .npz a key frame.
 """
 import argparse
 import json
@@ -30,12 +32,13 @@ import torch
 from benchmarks.measure import Bystanders, measure_peak, run_step
 from benchmarks.scene import PRESETS, Size, make_scene
 
-from benchmarks import head, lift, scale, step, training, whole
+from benchmarks import features, head, lift, scale, step, training, whole
 from voxelrender.rendering import DEFAULT_WEIGHT_THRESHOLD
 
 COMMANDS = dict(step=step.benchmark_step, prune=step.benchmark_prune, head=head.benchmark_head,
                 query=head.benchmark_query, scale=scale.benchmark_scale, lift=lift.benchmark_lift,
-                predict=whole.benchmark_predict, profile=training.benchmark_profile)
+                predict=whole.benchmark_predict, profile=training.benchmark_profile,
+                features=features.benchmark_features)
 
 
 def peak_of(arguments: argparse.Namespace) -> float:
@@ -97,12 +100,16 @@ def parse_arguments(argv: List[str] = None) -> argparse.Namespace:
         command = commands.add_parser(name)
         command.add_argument('--preset', choices=sorted(PRESETS), default='quarter')
         command.add_argument('--device', default='cpu')
-        command.add_argument('--rays', choices=('made', 'real'), default='made')
-        command.add_argument('--threshold', type=float, default=DEFAULT_WEIGHT_THRESHOLD,
-                             help='weight threshold of the default mode')
+        if name == 'features':
+            command.set_defaults(rays='real', threshold=0.)
+        else:
+            command.add_argument('--rays', choices=('made', 'real'), default='made')
+            command.add_argument('--threshold', type=float, default=DEFAULT_WEIGHT_THRESHOLD,
+                                 help='weight threshold of the default mode')
         command.add_argument('--repeats', type=int, default=3, help='timed runs after one warm-up')
         command.add_argument('--json', type=Path, help='write the result here')
         command.add_argument('--peak-of', help=argparse.SUPPRESS)
+    add_feature_arguments(commands.choices['features'])
     commands.choices['prune'].add_argument(
         '--thresholds', type=float, nargs='+', default=[0., 1e-4, 3e-4, 1e-3, 3e-3, 1e-2])
     commands.choices['query'].add_argument('--voxels', type=int, default=200000)
@@ -110,6 +117,15 @@ def parse_arguments(argv: List[str] = None) -> argparse.Namespace:
     if arguments.repeats < 1 or arguments.threshold < 0:
         parser.error('--repeats must be at least 1 and --threshold at least 0')
     return arguments
+
+
+def add_feature_arguments(command: argparse.ArgumentParser) -> None:
+    """Options of ``features`` alone."""
+    command.add_argument('--parts', nargs='+', choices=features.PARTS, default=features.PARTS)
+    command.add_argument('--vit-images', type=int, metavar='N',
+                         help='images that the ViT sees, instead of the preset\'s')
+    command.add_argument('--folder', metavar='DIR', help='where files are written and read '
+                         '(default: the system\'s temporary folder; some GB in preset full)')
 
 
 def main(argv: List[str] = None) -> None:
@@ -127,7 +143,10 @@ def main(argv: List[str] = None) -> None:
     print(f"{arguments.command}, preset {result['preset']}, {result['rays']} rays, "
           f"{result['device']}, {result['threads']} threads, median of {result['repeats']}; other "
           f"processes kept {result['others_busy_cpus']:.2f} CPUs busy meanwhile")
-    print(table(rows))
+    tables = [rows]
+    if arguments.command == 'features':  # its parts have no column in common
+        tables = [rows_of({part: result[part]}) for part in arguments.parts]
+    print('\n\n'.join(map(table, tables)))
     if arguments.json:
         write_result(arguments.json, result)
 

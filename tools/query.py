@@ -18,7 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--words', nargs='+', required=True,
-                        help='names in the text-embedding file; unknown ones list the nearest')
+                        help='names in the text-embedding file, which lists the nearest to an '
+                        'unknown one; any text where CLIP\'s weights are (LANGOCC_CLIP_WEIGHTS)')
     parser.add_argument('--samples', nargs='+', default=['0'],
                         help='sample tokens or indices in the test data set (default: 0)')
     parser.add_argument('--out-dir', default='queries', help='folder of the results')

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from langocc.synthetic.text import write_text_embeddings
 from langocc.teachers import (
-    ClipTextEncoder, OfflineTextEncoder, TextEmbeddings, available_text_encoder, clip_text
+    ClipTextEncoder, OfflineTextEncoder, TextEmbeddings, available_text_encoder, clip_text,
+    clip_towers, clip_weights
 )
 
 open_clip = pytest.importorskip('open_clip')
@@ -177,7 +178,8 @@ def test_which_encoder_is_taken(tmp_path, model, monkeypatch):
 
     def not_there():
         raise ImportError('no open_clip here')
-    monkeypatch.setattr(clip_text, '_open_clip', not_there)
+    for module in (clip_weights, clip_towers):
+        monkeypatch.setattr(module, 'import_open_clip', not_there)
     assert isinstance(available_text_encoder(), OfflineTextEncoder)
     assert 'no open_clip here' in said[-1] and len(said) == 5
     with pytest.raises(ImportError, match='no open_clip here'):

@@ -23,21 +23,25 @@ def sequence_root() -> Path:
     return root
 
 
-def real_rays(count: int) -> Tuple[Tensor, Tensor]:
-    """Origins and directions (R, 3) through pixels with a LiDAR point, 25 frames of one sample."""
+def sequence_dataset(**options):
+    """The sequence as a :class:`NuScenesOccDataset` with ``options``; infos are made on the way."""
     from langocc.datasets import NuScenesOccDataset
     from langocc.datasets.nuscenes_infos import build_infos, infos_metainfo, write_infos
     from langocc.datasets.nuscenes_tables import NuScenesTables
-    from langocc.datasets.ray_sources import LidarPixelSource
     root = sequence_root()
     tables = NuScenesTables(root, 'v1.0-mini')
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'infos.json'
         write_infos(dict(metainfo=infos_metainfo(tables, {}),
                          data_list=build_infos(tables, list(tables.scenes)[:1])), path)
-        dataset = NuScenesOccDataset(data_root=str(root), ann_file=str(path),
-                                     ray_frame_ids=tuple(range(-12, 13)))
-        info = dataset.get_data_info(len(dataset) // 2)
+        return NuScenesOccDataset(data_root=str(root), ann_file=str(path), **options)
+
+
+def real_rays(count: int) -> Tuple[Tensor, Tensor]:
+    """Origins and directions (R, 3) through pixels with a LiDAR point, 25 frames of one sample."""
+    from langocc.datasets.ray_sources import LidarPixelSource
+    dataset = sequence_dataset(ray_frame_ids=tuple(range(-12, 13)))
+    info = dataset.get_data_info(len(dataset) // 2)
     rays = LidarPixelSource()(info, count, np.random.default_rng(0))
     if len(rays) < count:
         raise ValueError(f'the sequence has {len(rays)} rays, {count} are asked for')

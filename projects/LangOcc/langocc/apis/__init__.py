@@ -1,10 +1,16 @@
-"""Python interface: load a model, predict, ask it for words."""
+"""Python interface: load a model, predict, ask it for words; extract and inspect features."""
+from .extraction import ExtractionOptions, extract_features
+from .extraction_codecs import CodecRequest
+from .extraction_images import build_map_source, read_images
 from .inferencer import OccInferencer
 from .init_model import build_dataset, init_model
+from .inspection import inspect_codecs, inspect_store
 from .language_index import LanguageIndex
 from .query import QueryResult, save_query
-from .retrieval import score_retrieval
+from .retrieval import score_retrieval, score_words
 from .visualize import SampleVisualizer
 
-__all__ = ['LanguageIndex', 'OccInferencer', 'QueryResult', 'SampleVisualizer', 'build_dataset',
-           'init_model', 'save_query', 'score_retrieval']
+__all__ = ['CodecRequest', 'ExtractionOptions', 'LanguageIndex', 'OccInferencer', 'QueryResult',
+           'SampleVisualizer', 'build_dataset', 'build_map_source', 'extract_features',
+           'init_model', 'inspect_codecs', 'inspect_store', 'read_images', 'save_query',
+           'score_retrieval', 'score_words']

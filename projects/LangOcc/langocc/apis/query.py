@@ -2,6 +2,7 @@
 
 Legend: K words, U occupied voxels, N cameras, P pixels, E embedding.
 """
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
@@ -24,6 +25,9 @@ from ..visualization import (
 )
 from ..visualization.palette import SIMILARITY_COLORMAP
 from .language_index import LanguageIndex, index_field
+
+# Letters of a word in the name of its files; file systems take 255 bytes, a token has 32.
+_LONGEST_NAME = 40
 
 
 @dataclass
@@ -109,12 +113,22 @@ def save_query(result: QueryResult, out_dir: str) -> List[Path]:
             point_cloud_range=np.array(result.grid.point_cloud_range),
             voxel_size=np.array(result.grid.voxel_size))
     files = [archive]
-    for index, word in enumerate(result.words):
-        stem = folder / f'{result.token}_{word.replace(" ", "_").replace("/", "_")}'
-        files += [stem.with_suffix('.ply'), stem.with_suffix('.png')]
+    for index, name in enumerate(_file_names(result.words)):
+        stem = folder / f'{result.token}_{name}'
+        files += [stem.with_name(f'{stem.name}{suffix}') for suffix in ('.ply', '.png')]
         _save_points(files[-2], result, index)
         save_picture(files[-1], draw_query(result, index))
     return files
+
+
+def _file_names(words: Sequence[str]) -> List[str]:
+    """Words as parts of file names: any text in, each name once."""
+    names: List[str] = []
+    for word in words:
+        plain = re.sub(r'[^\w-]+', '_', word).strip('_')[:_LONGEST_NAME] or 'word'
+        count = sum(name == plain or name.startswith(f'{plain}~') for name in names)
+        names.append(f'{plain}~{count + 1}' if count else plain)
+    return names
 
 
 def _limits(values: np.ndarray) -> Tuple[float, float]:

@@ -8,10 +8,8 @@ Legend: K words, E embedding.
 from pathlib import Path
 from typing import Optional, Tuple
 
-import numpy as np
-
-from ..files import atomic_write, write_json
 from ..teachers import OfflineTextEncoder, TextEncoder, Vocabulary, available_text_encoder
+from ..teachers.free_text import write_text_file
 from ..teachers.text import PathLike
 from .confusions import SYNTHETIC_PROMPTS
 
@@ -42,11 +40,6 @@ def write_text_embeddings(root: PathLike, encoder: Optional[TextEncoder] = None)
     """
     encoder = available_text_encoder() if encoder is None else encoder
     words = synthetic_words()
-    rows = encoder.encode(words).cpu().numpy().astype(np.float32)
     folder = Path(root) / 'text_embeds'
-    path = folder / f'{TEXT_SET}.npz'
-    with atomic_write(path) as temporary:
-        np.savez(temporary, **{TEXT_SET: rows})
-    write_json(folder / 'names.json', {TEXT_SET: words}, indent=0)
-    write_json(folder / 'encoder.json', dict(encoder.describe(), words=len(words)), indent=2)
-    return path
+    return write_text_file(folder / f'{TEXT_SET}.npz', {TEXT_SET: words}, encoder,
+                           names=folder / 'names.json', about=folder / 'encoder.json')

@@ -1,6 +1,6 @@
 """Any dense 2D feature map from files as a teacher.
 
-Legend: P pixels, E embedding, C classes, (h, w) size of the map.
+Legend: P pixels, E embedding, (h, w) size of the map.
 """
 import zipfile
 import zlib
@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
-from .base import Teacher, image_of
+from .base import image_of
 from .sampling import LRUCache, sample_map
 from .text import PathLike, TextEncoder
+from .text_teacher import TextTeacher
 
 
 @TASK_UTILS.register_module()
-class FeatureMapTeacher(Teacher):
+class FeatureMapTeacher(TextTeacher):
     """Teacher from stored maps (E, h, w), one file an image, covering the whole image.
 
     Files: ``{root}/{sample_data_token}.npy`` (memory-mapped: only the cells around the asked pixels
@@ -29,9 +30,7 @@ class FeatureMapTeacher(Teacher):
         root: Folder of the files.
         embed_dims: E.
         key: Name of the array in ``.npz`` files; None takes the only one.
-        text_encoder: A :class:`TextEncoder` or its config; with ``class_names`` it gives classes.
-        class_names: Prompts among which ``classes`` takes the nearest to the feature.
-        dynamic_classes, sky_classes: See :class:`Teacher`.
+        text_encoder, class_names, dynamic_classes, sky_classes: See :class:`TextTeacher`.
         parity_half_pixel: See :func:`sample_map`.
         cache_size: Maps kept in memory (or open).
     """
@@ -46,29 +45,13 @@ class FeatureMapTeacher(Teacher):
                  sky_classes: Sequence[str] = (),
                  parity_half_pixel: bool = False,
                  cache_size: int = 8) -> None:
-        super().__init__(class_names, dynamic_classes, sky_classes)
+        super().__init__(embed_dims, text_encoder, class_names, dynamic_classes, sky_classes)
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f'teacher features: no folder {self.root}')
-        self._embed_dims = embed_dims
         self.key = key
         self.parity_half_pixel = parity_half_pixel
-        self.text_embeds: Optional[Tensor] = None
-        if (text_encoder is None) != (class_names is None):
-            raise ValueError('FeatureMapTeacher: text_encoder and class_names only go together')
-        if text_encoder is not None:
-            if isinstance(text_encoder, dict):
-                text_encoder = TASK_UTILS.build(text_encoder)
-            if text_encoder.embed_dims != embed_dims:
-                raise ValueError(f'text embeddings have {text_encoder.embed_dims} values, the '
-                                 f'feature maps {embed_dims}')
-            self.text_embeds = text_encoder.encode(self.class_names)
         self._cache = LRUCache(cache_size)
-
-    @property
-    def embed_dims(self) -> int:
-        """E of the maps."""
-        return self._embed_dims
 
     def features(self, info: Dict[str, Any], camera: str, pixels: Tensor) -> Tensor:
         """See :meth:`Teacher.features`."""
@@ -78,14 +61,6 @@ class FeatureMapTeacher(Teacher):
         values = sample_map(stored, np.asarray(pixels), (image['width'], image['height']),
                             self.parity_half_pixel)
         return F.normalize(torch.from_numpy(values), dim=1)
-
-    def classes(self, info: Dict[str, Any], camera: str, pixels: Tensor) -> Optional[Tensor]:
-        """Nearest prompt at pixels, (P,) long; -1 where the feature is zero; None without text."""
-        if self.text_embeds is None:
-            return None
-        feats = self.features(info, camera, pixels)
-        index = (feats @ self.text_embeds.T).argmax(dim=1)
-        return torch.where((feats != 0).any(dim=1), index, torch.full_like(index, -1))
 
     def _load(self, token: str) -> np.ndarray:
         paths = [self.root / f'{token}{suffix}' for suffix in ('.npy', '.npz')]

@@ -3,7 +3,7 @@
 paper.md, "Teacher and vocabulary", reduced model: b = normalise(x U), x' = normalise(b U^T), loss
 10 * mean angle(x, x'). The published angle is ``arccos(x . x')``, whose gradient is infinite where
 the fit is perfect; here it is ``2 atan2(|x - x'|, |x + x'|)``: the same angle, with a bounded
-gradient everywhere.
+gradient everywhere. Another way to a matrix U is a PCA basis of image features, :mod:`.pca`.
 
 Legend: K embeddings, E embedding, D reduced dimensions.
 """
@@ -88,12 +88,12 @@ class Reducer(nn.Module):
         return self.matrix.shape[1]
 
     def reduce(self, x: Tensor) -> Tensor:
-        """(..., E) -> (..., D), L2-normalised."""
-        return F.normalize(x @ self.matrix.to(x.dtype), dim=-1)
+        """(..., E) -> (..., D), L2-normalised, in the type of ``x``; zero where ``x`` is."""
+        return _project(x, self.matrix)
 
     def restore(self, b: Tensor) -> Tensor:
-        """(..., D) -> (..., E), L2-normalised."""
-        return F.normalize(b @ self.matrix.to(b.dtype).T, dim=-1)
+        """(..., D) -> (..., E), likewise."""
+        return _project(b, self.matrix.T)
 
     def forward(self, x: Tensor) -> Tensor:
         """As :meth:`reduce`."""
@@ -125,6 +125,17 @@ class Reducer(nn.Module):
                 return cls(file.get_tensor('matrix'), metadata)
         except (SafetensorError, ValueError) as error:
             raise ValueError(f'cannot read reducer {path}: {error}') from error
+
+
+def _project(x: Tensor, matrix: Tensor) -> Tensor:
+    """Unit rows of ``x @ matrix``, computed in float32 at least, also under autocast.
+
+    In half precision the smallest length that normalising divides by would be 0, and a zero row
+    nan.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    with torch.autocast(x.device.type, enabled=False):
+        return F.normalize(wide @ matrix.to(wide), dim=-1).to(x.dtype)
 
 
 def _initial_matrix(embed_dims: int, dims: int, seed: int) -> Tensor:

@@ -3,12 +3,18 @@
 The pixel rule is the renderer's: integer coordinates are pixel centres, an image of W x H pixels
 spans [-0.5, W - 0.5] x [-0.5, H - 0.5], and a map of any size covers exactly that.
 
-Legend: P pixels, C channels, (h, w) size of the map, (W, H) size of the image.
+:func:`sample_map` is the definition, on arrays that may lie on disk; :func:`sample_tensor_maps` is
+the same on tensors of any device, to the last bit.
+
+Legend: P pixels, C channels, M maps, (h, w) size of the map, (W, H) size of the image.
 """
 from collections import OrderedDict
 from typing import Any, Callable, Hashable, Tuple
 
 import numpy as np
+from torch import Tensor
+
+Corners = Tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class LRUCache:
@@ -36,11 +42,40 @@ class LRUCache:
         return value
 
 
-def _corners(coordinates: np.ndarray, size: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _corners(coordinates: np.ndarray, size: int) -> Corners:
     """Lower and upper cell (P,) and weight of the upper one, clamped to the map's cells."""
     clamped = np.clip(coordinates, 0, size - 1)
     lower = np.minimum(clamped.astype(np.int64), max(size - 2, 0))
     return lower, np.minimum(lower + 1, size - 1), (clamped - lower).astype(np.float32)
+
+
+def map_corners(pixels: np.ndarray,
+                map_size: Tuple[int, int],
+                image_size: Tuple[int, int],
+                parity_half_pixel: bool = False) -> Tuple[Corners, Corners]:
+    """The four cells around each pixel and their weights.
+
+    Args:
+        pixels, image_size, parity_half_pixel: See :func:`sample_map`.
+        map_size: (h, w).
+
+    Returns:
+        Along x and along y: lower cell (P,), upper cell (P,), weight of the upper one (P,) float32.
+
+    Raises:
+        ValueError: a pixel outside the image or not finite.
+    """
+    width, height = image_size
+    u, v = np.asarray(pixels, dtype=np.float64).reshape(-1, 2).T
+    inside = (u >= -0.5) & (u <= width - 0.5) & (v >= -0.5) & (v <= height - 0.5)
+    if not inside.all():
+        bad = int(np.argmin(inside))
+        raise ValueError(f'pixel ({u[bad]}, {v[bad]}) lies outside the image of '
+                         f'{width} x {height} pixels')
+    centre = 0.0 if parity_half_pixel else 0.5
+    along_x = _corners((u + centre) * (map_size[1] / width) - 0.5, map_size[1])
+    along_y = _corners((v + centre) * (map_size[0] / height) - 0.5, map_size[0])
+    return along_x, along_y
 
 
 def sample_map(values: np.ndarray,
@@ -64,16 +99,44 @@ def sample_map(values: np.ndarray,
     Raises:
         ValueError: a pixel outside the image or not finite.
     """
-    width, height = image_size
-    u, v = np.asarray(pixels, dtype=np.float64).reshape(-1, 2).T
-    inside = (u >= -0.5) & (u <= width - 0.5) & (v >= -0.5) & (v <= height - 0.5)
-    if not inside.all():
-        bad = int(np.argmin(inside))
-        raise ValueError(f'pixel ({u[bad]}, {v[bad]}) lies outside the image of '
-                         f'{width} x {height} pixels')
-    centre = 0.0 if parity_half_pixel else 0.5
-    x0, x1, fx = _corners((u + centre) * (values.shape[2] / width) - 0.5, values.shape[2])
-    y0, y1, fy = _corners((v + centre) * (values.shape[1] / height) - 0.5, values.shape[1])
+    (x0, x1, fx), (y0, y1, fy) = map_corners(pixels, values.shape[1:], image_size,
+                                             parity_half_pixel)
     top = values[:, y0, x0] * (1 - fx) + values[:, y0, x1] * fx
     bottom = values[:, y1, x0] * (1 - fx) + values[:, y1, x1] * fx
     return np.ascontiguousarray((top * (1 - fy) + bottom * fy).T, dtype=np.float32)
+
+
+def _tensor_corners(coordinates: Tensor, size: int) -> Tuple[Tensor, Tensor, Tensor]:
+    """As :func:`_corners`, on tensors."""
+    clamped = coordinates.clamp(0, size - 1)
+    lower = clamped.long().clamp(max=max(size - 2, 0))
+    return lower, (lower + 1).clamp(max=size - 1), (clamped - lower).float()
+
+
+def sample_tensor_maps(maps: Tensor,
+                       map_ids: Tensor,
+                       pixels: Tensor,
+                       image_size: Tuple[int, int],
+                       parity_half_pixel: bool = False) -> Tensor:
+    """What :func:`sample_map` gives, of several maps at once, on the device of the maps.
+
+    Args:
+        maps: (M, C, h, w), any floating type.
+        map_ids: (P,) long, the map that each pixel is looked up in.
+        pixels: (P, 2) (u, v) in images that all are of one size, and inside them: whether they
+            are is not looked at, which would hold up a GPU.
+        image_size: (W, H) of the images.
+        parity_half_pixel: see :func:`sample_map`.
+
+    Returns:
+        (P, C) float32.
+    """
+    width, height = image_size
+    u, v = pixels.double().unbind(-1)
+    centre = 0.0 if parity_half_pixel else 0.5
+    x0, x1, fx = _tensor_corners((u + centre) * (maps.shape[3] / width) - 0.5, maps.shape[3])
+    y0, y1, fy = _tensor_corners((v + centre) * (maps.shape[2] / height) - 0.5, maps.shape[2])
+    fx, fy = fx[:, None], fy[:, None]
+    top = maps[map_ids, :, y0, x0] * (1 - fx) + maps[map_ids, :, y0, x1] * fx
+    bottom = maps[map_ids, :, y1, x0] * (1 - fx) + maps[map_ids, :, y1, x1] * fx
+    return (top * (1 - fy) + bottom * fy).float()

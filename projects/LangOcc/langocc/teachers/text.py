@@ -78,10 +78,16 @@ class TextEmbeddings(TextEncoder):
     maps each set to its n names: ``{"cityscapes19": ["road", ...]}``. A name that occurs in
     several sets takes the first one's row, in the order of ``files`` and, in a file, of ``sets``.
 
+    Words that no file has are embedded by the CLIP that made the rows, where its weights are on
+    this machine; that it did is checked on some of the rows (:mod:`.free_text`).
+
     Args:
         files: One or more ``.npz`` files.
         sets: Sets to read, in this order; None reads all, in the order of the JSON file.
         names: JSON file; None takes ``<file>.json`` or else ``names.json`` beside each ``.npz``.
+        free_text: Other words by CLIP: True looks for weights in LANGOCC_CLIP_WEIGHTS and in the
+            Hugging Face cache, when first needed; options of :class:`ClipTextEncoder` name them;
+            False knows the files' names only.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -92,7 +98,8 @@ class TextEmbeddings(TextEncoder):
     def __init__(self,
                  files: Union[PathLike, Sequence[PathLike]],
                  sets: Optional[Sequence[str]] = None,
-                 names: Optional[PathLike] = None) -> None:
+                 names: Optional[PathLike] = None,
+                 free_text: Union[bool, Dict[str, Any]] = True) -> None:
         files = [files] if isinstance(files, (str, Path)) else list(files)
         if not files:
             raise ValueError('TextEmbeddings: no file given')
@@ -114,6 +121,11 @@ class TextEmbeddings(TextEncoder):
                              f'{[str(f) for f in self.files]}')
         self._row_of = {word: i for i, word in enumerate(rows)}
         self._rows = torch.from_numpy(np.stack(list(rows.values())))
+        self.free_text = free_text
+        self._other: Optional[TextEncoder] = None
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return dict(self.__dict__, _other=None)  # a copy looks for CLIP itself
 
     @property
     def embed_dims(self) -> int:
@@ -129,22 +141,38 @@ class TextEmbeddings(TextEncoder):
         return word in self._row_of
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        """Rows of the given names, (K, E) float32, unit length.
+        """Rows of the given names or, with CLIP, of any text; (K, E) float32, unit length.
 
         Raises:
-            UnknownWordError: some names are not in the files; lists the nearest known of each.
+            UnknownWordError: some names are not in the files, and CLIP is not there; lists the
+                nearest known of each.
         """
-        unknown = [p for p in prompts if p not in self._row_of]
-        if unknown:
-            near = '; '.join(f'{word!r}: {nearest_names(word, self.words) or "none"}'
-                             for word in unknown[:_MAX_LISTED])
-            shown = ', '.join(repr(word) for word in unknown[:_MAX_LISTED])
-            more = len(unknown) - _MAX_LISTED
-            shown += f' and {more} more' if more > 0 else ''
-            raise UnknownWordError(
-                f'no text embedding for {shown} in {[str(f) for f in self.files]} '
-                f'({len(self.words)} names); nearest known names: {near}')
-        return self._rows[[self._row_of[p] for p in prompts]].clone()
+        unknown = [p for p in dict.fromkeys(prompts) if p not in self._row_of]
+        if not unknown:
+            return self._rows[[self._row_of[p] for p in prompts]].clone()
+        rows = dict(zip(unknown, self._free_rows(unknown)))
+        return torch.stack([rows[p] if p in rows else self._rows[self._row_of[p]]
+                            for p in prompts])
+
+    def _free_rows(self, words: Sequence[str]) -> Tensor:
+        """Rows of words that are in no file."""
+        from .free_text import NoFreeText, clip_of_rows
+        reason = 'free_text is off'
+        try:
+            if self.free_text and self._other is None:
+                self._other = clip_of_rows(self.files, self.words, self._rows, self.free_text)
+        except NoFreeText as error:
+            reason = str(error)
+        if self._other is not None:
+            return self._other.encode(words)
+        near = '; '.join(f'{word!r}: {nearest_names(word, self.words) or "none"}'
+                         for word in words[:_MAX_LISTED])
+        shown = ', '.join(repr(word) for word in words[:_MAX_LISTED])
+        more = len(words) - _MAX_LISTED
+        shown += f' and {more} more' if more > 0 else ''
+        raise UnknownWordError(
+            f'no text embedding for {shown} in {[str(f) for f in self.files]} '
+            f'({len(self.words)} names); nearest known names: {near}. Other words: {reason}')
 
 
 def _names_file(path: Path, names: Optional[PathLike]) -> Path:

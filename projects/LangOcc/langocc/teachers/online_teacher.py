@@ -1,0 +1,165 @@
+"""Targets of rays from images, on the spot: no feature is stored anywhere.
+
+The network runs on the device of the rays, on the few images that they were drawn from, and its
+maps are read at their pixels by the rule of :mod:`.sampling`. What comes out is what the same
+teacher's stored maps would give.
+
+Legend: R rays of a batch, M different images of a batch, E embedding, (H, W) size of an image.
+"""
+from dataclasses import replace
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmdet3d.registry import TASK_UTILS
+from torch import Tensor
+
+from voxelrender import RayBundle
+
+from ..structures import RayImages
+from .dense_teacher import DenseTeacher
+from .sampling import sample_tensor_maps
+
+
+class OnlineTeacher:
+    """A dense teacher that makes the targets of a batch's rays where the model is.
+
+    No module on purpose: what holds it has the teacher's weights neither among its parameters nor
+    in its checkpoints, and a copy of that (averaged weights) shares them. They follow the rays to
+    their device.
+
+    Args:
+        teacher: A :class:`DenseTeacher`, or its config, built when first needed.
+    """
+
+    def __init__(self, teacher: Union[DenseTeacher, dict]) -> None:
+        self._config = teacher
+        self._teacher: Optional[DenseTeacher] = None
+        self._device: Optional[torch.device] = None
+
+    def __deepcopy__(self, memo: dict) -> 'OnlineTeacher':
+        return self  # frozen: copies of a model share it
+
+    def build(self) -> DenseTeacher:
+        """The teacher.
+
+        Raises:
+            TypeError: the config is of a teacher that makes no maps.
+            FileNotFoundError, ValueError: as the teacher's own, for instance without its weights.
+        """
+        if self._teacher is None:
+            teacher = self._config
+            if isinstance(teacher, dict):
+                teacher = TASK_UTILS.build(teacher)
+            if not isinstance(teacher, DenseTeacher):
+                raise TypeError(f'online_teacher is a {type(teacher).__name__}, which makes no '
+                                'maps from images; expected a DenseTeacher')
+            self._teacher = teacher
+        return self._teacher
+
+    @torch.no_grad()
+    def __call__(self, rays: Sequence[RayBundle], images: Sequence[RayImages]) -> List[RayBundle]:
+        """Rays with the targets that their images ask for.
+
+        Args:
+            rays: a bundle a sample, all on one device.
+            images: where they were drawn from, likewise.
+
+        Returns:
+            The bundles with targets 'lang_feats' (R, E), 'classes' (R,) and 'sky' (R,), those of
+            ``RayImages.targets``; without the rays that ``RayImages.mask_dynamic`` drops.
+
+        Raises:
+            ValueError: classes are asked of a teacher that has none; other numbers of rays.
+        """
+        for bundle, item in zip(rays, images):
+            self._check(bundle, item)
+        device, wants_classes = rays[0].device, any(_wants_classes(item) for item in images)
+        with torch.autocast(device.type, enabled=False):  # the teacher has a precision of its own
+            feats, classes = self._look_up(images, device, wants_classes)
+        sizes = [len(item) for item in images]
+        return [self._with_targets(*parts) for parts in zip(
+            rays, images, feats.split(sizes), classes.split(sizes))]
+
+    def _check(self, rays: RayBundle, images: RayImages) -> None:
+        teacher = self.build()
+        if len(rays) != len(images):
+            raise ValueError(f'{len(rays)} rays with the pixels of {len(images)}')
+        wants = [name for name in ('classes', 'sky') if name in images.targets]
+        wants += ['mask_dynamic'] * images.mask_dynamic
+        name = type(teacher).__name__
+        if wants and teacher.class_names is None:
+            raise ValueError(f'PrepareRays: {wants} need a teacher with classes; {name} has none: '
+                             'give it class_names and text_encoder')
+        if 'sky' in images.targets and not teacher.sky_classes:
+            raise ValueError(f"PrepareRays: target 'sky' needs sky_classes in {name}")
+        if images.mask_dynamic and not teacher.dynamic_classes:
+            raise ValueError(f'PrepareRays: mask_dynamic needs dynamic_classes in {name}')
+
+    def _look_up(self, images: Sequence[RayImages], device: torch.device, wants_classes: bool
+                 ) -> Tuple[Tensor, Tensor]:
+        """Unit features (R, E) of all rays, and their classes (R,), -1 where not wanted."""
+        teacher = self.build()
+        if self._device != device:
+            teacher.to(device)
+            self._device = device
+        pictures, ids = _different_images(images, device)
+        pixels = torch.cat([item.pixels for item in images])
+        feats = torch.zeros(len(pixels), teacher.embed_dims, device=device)
+        classes = torch.full((len(pixels), ), -1, dtype=torch.long, device=device)
+        for chunk in _chunks_of_one_size(pictures, teacher.chunk_size):
+            height, width = pictures[chunk[0]].shape[1:]
+            maps = teacher.maps(torch.stack([pictures[place] for place in chunk]))
+            place_of = torch.full((len(pictures), ), -1, dtype=torch.long, device=device)
+            place_of[chunk] = torch.arange(len(chunk), device=device)
+            rows = torch.nonzero(place_of[ids] >= 0)[:, 0]
+            map_ids = place_of[ids[rows]]
+            values = sample_tensor_maps(maps, map_ids, pixels[rows], (width, height),
+                                        teacher.parity_half_pixel)
+            feats[rows] = F.normalize(values, dim=1)
+            if wants_classes:
+                kept = teacher.kept_prompts(maps)
+                classes[rows] = teacher.nearest_prompt(feats[rows],
+                                                       None if kept is None else kept[map_ids])
+        return feats, classes
+
+    def _with_targets(self, rays: RayBundle, images: RayImages, feats: Tensor, classes: Tensor
+                      ) -> RayBundle:
+        made = dict(lang_feats=feats, classes=classes)
+        if 'sky' in images.targets:
+            made['sky'] = self._teacher.is_sky(classes)
+        rays = replace(rays, targets={**rays.targets,
+                                      **{name: made[name] for name in images.targets}})
+        if images.mask_dynamic:  # offset 0 is the key frame, or a copy of it
+            rays = rays[(rays.frame_ids == 0) | ~self._teacher.is_dynamic(classes)]
+        return rays
+
+
+def _wants_classes(images: RayImages) -> bool:
+    return images.mask_dynamic or bool({'classes', 'sky'} & set(images.targets))
+
+
+def _different_images(images: Sequence[RayImages], device: torch.device
+                      ) -> Tuple[List[Tensor], Tensor]:
+    """Each image of a batch once, and (R,) long: the image of each ray among them."""
+    places: Dict[str, int] = {}
+    pictures: List[Tensor] = []
+    ids = []
+    for item in images:
+        for token, picture in zip(item.tokens, item.images):
+            if token not in places:
+                places[token] = len(pictures)
+                pictures.append(picture)
+        table = torch.tensor([places[token] for token in item.tokens], dtype=torch.long,
+                             device=device)
+        ids.append(table[item.image_ids])
+    return pictures, torch.cat(ids)
+
+
+def _chunks_of_one_size(pictures: Sequence[Tensor], chunk_size: int) -> List[List[int]]:
+    """Indices of images, at most ``chunk_size`` of one size at a time."""
+    by_size: Dict[Tuple[int, ...], List[int]] = {}
+    for place, picture in enumerate(pictures):
+        by_size.setdefault(tuple(picture.shape), []).append(place)
+    return [places[start:start + chunk_size] for places in by_size.values()
+            for start in range(0, len(places), chunk_size)]
