@@ -2,6 +2,8 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [--format-only DIR] ...``."""
 import argparse
 
+from mmengine.config import Config
+
 from langocc.engine import add_runner_arguments, build_runner, read_config, set_checkpoint
 from langocc.files import one_line_errors, write_json
 
@@ -16,13 +18,27 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def write_predictions_only(cfg: Config, out_dir: str) -> None:
+    """Leaves OccMetric alone in ``test_evaluator`` (one metric or several), to write and not score.
+
+    Raises:
+        ValueError: it is not among them.
+    """
+    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    of_occupancy = [metric for metric in metrics if metric['type'] == 'OccMetric']
+    if not of_occupancy:
+        raise ValueError('--format-only needs OccMetric in test_evaluator, which has '
+                         f'{[metric["type"] for metric in metrics]}')
+    cfg.test_evaluator = dict(of_occupancy[0], format_only=True, out_dir=out_dir)
+
+
 def main() -> None:
     args = parse_args()
     cfg = read_config(args)
     with one_line_errors('test', ValueError):
         set_checkpoint(cfg, args.checkpoint)
-    if args.format_only:
-        cfg.test_evaluator.update(format_only=True, out_dir=args.format_only)
+        if args.format_only:
+            write_predictions_only(cfg, args.format_only)
     metrics = build_runner(cfg, args.launcher).test()
     if args.out:
         write_json(args.out, metrics, indent=2)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from street_views import camera_at, cast
 
-from langocc.evaluation.retrieval import load_queries, mean_of, score_query
+from langocc.datasets.retrieval_benchmark import load_queries
+from langocc.evaluation.retrieval import mean_of, score_query
 from langocc.occ3d import OCC3D_RANGE
 from langocc.synthetic.retrieval import QUERY_WORDS, LabelledSweep, PointCamera, write_benchmark
 from langocc.teachers import OfflineTextEncoder, Vocabulary
@@ -48,8 +49,10 @@ def test_a_perfect_predictor_scores_100_and_a_constant_one_chance(tmp_path):
         item = sweeps[query.token]
         feats = by_class[torch.from_numpy(item.labels.astype(np.int64))]
         text = encoder.embed(query.words)[0]
-        rows.append(score_query(query, in_ego(item), GRID, text, feats, feats @ text))
-        blind.append(score_query(query, in_ego(item), GRID, text, by_class[4].expand_as(feats)))
+        in_range = GRID.contains(torch.from_numpy(in_ego(item))).numpy()
+        cosines = (feats @ text).numpy()
+        rows.append(score_query(query, in_range, cosines, cosines))
+        blind.append(score_query(query, in_range, np.full(len(cosines), 0.4)))
     assert all(row['visible'] == row['all'] == row['teacher'] == 100 for row in rows)
     assert all(row['positives'] >= 10 for row in rows)
     assert mean_of(blind, 'visible') == pytest.approx(mean_of(rows, 'chance'))

@@ -142,6 +142,10 @@ class OccInferencer(BaseInferencer):
                 return self.model.extract_field(batch), infos
             return self.model.extract_field(batch, stream=stream), infos
 
+    def has(self, token: str) -> bool:
+        """Whether a sample is in the data set."""
+        return token in self._index_of
+
     @torch.no_grad()
     def field(self, sample: Union[int, str]) -> Tuple[VoxelField, dict]:
         """The voxel field of one sample, as a batch of one, and the sample's info."""

@@ -1,64 +1,80 @@
-"""The retrieval benchmark run on an inferencer."""
-from typing import Callable, Dict, List, Optional, Sequence
+"""Retrieval at LiDAR points run on an inferencer: a benchmark's queries, or a user's own words.
+
+Both go the way of the evaluation loop: the head answers at the points, ``score_query`` scores.
+
+Legend: P points, Q words.
+"""
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Union
 
 import torch
-import torch.nn.functional as F
 from mmdet3d.registry import TASK_UTILS
 
-from ..evaluation.retrieval import (
-    SPLITS, Query, lidar_in_ego, load_queries, mean_of, score_query, teacher_features
-)
+from ..datasets.retrieval_benchmark import SPLITS
+from ..datasets.transforms.queries import ask_at_lidar
+from ..evaluation.lidarseg_queries import lidarseg_queries
+from ..evaluation.retrieval import means_of, score_query, teacher_features
+from ..evaluation.retrieval_metric import RetrievalMetric
 from ..teachers import Teacher
 from .inferencer import OccInferencer
 
 
-@torch.no_grad()
-def score_retrieval(inferencer: OccInferencer, benchmark: str, splits: Sequence[str] = SPLITS
-                    ) -> Dict[str, object]:
+def score_retrieval(inferencer: OccInferencer, benchmark: str, splits: Sequence[str] = SPLITS,
+                    variant: str = 'langocc') -> Dict[str, Any]:
     """Field and teacher on every query whose key frame is in the inferencer's data set.
 
-    The teacher is ``cfg.teacher`` (none: its column is empty).
+    The numbers are :class:`RetrievalMetric`'s, which scores here too; to the last digit where the
+    inferencer was made with ``optimize=False``. The network runs once for each key frame. The
+    teacher is ``cfg.teacher`` (none: its column is empty).
 
     Returns:
-        ``queries``: a row each (see ``score_query``); ``means``: split or 'all' -> means.
+        See :meth:`RetrievalMetric.summarize`.
+    """
+    metric = RetrievalMetric(benchmark, inferencer.cfg.get('teacher'), variant, splits)
+    for token, words in metric.words.items():
+        if inferencer.has(token):
+            metric.process(None, [_answered(inferencer, token, words)])
+    return metric.summarize(metric.results)
+
+
+def score_words(inferencer: OccInferencer, classes: Mapping[str, Sequence[int]],
+                samples: Optional[Iterable[Union[int, str]]] = None) -> Dict[str, Any]:
+    """A user's words against the LiDAR labels of key frames (nuScenes-lidarseg's format).
+
+    Args:
+        inferencer: with a data set whose infos have ``pts_semantic_mask_path``.
+        classes: word -> indices of the categories that it should find (see
+            :func:`~langocc.evaluation.lidarseg_queries.parse_words`).
+        samples: tokens or indices; the whole data set by default.
+
+    Returns:
+        ``queries``: a row for each frame and word; ``words``: word -> means over the frames that
+        have a positive; ``means``: ``all``, the unweighted means over words.
     """
     config = inferencer.cfg.get('teacher')
     teacher: Optional[Teacher] = None if config is None else TASK_UTILS.build(config)
-    rows = _score_all(inferencer, load_queries(benchmark, splits), teacher)
-    groups = {split: [row for row in rows if row['split'] == split] for split in splits}
-    groups['all'] = rows
-    columns = ('visible', 'teacher', 'chance', 'all')
-    means = {name: {column: mean_of(group, column) for column in columns}
-             for name, group in groups.items()}
-    return dict(queries=rows, means=means)
+    samples = range(len(inferencer.dataset)) if samples is None else samples
+    rows: List[dict] = []
+    for sample in samples:
+        answered = _answered(inferencer, sample, list(classes))
+        asked, answer = answered['point_queries'], answered['pred_occ']
+        in_range = answer['point_in_range'].cpu().numpy()
+        seen = None
+        if teacher is not None:
+            seen = teacher_features(teacher, answered, answered['camera_names'],
+                                    answer['point_in_range'].device)
+        for column, query in enumerate(lidarseg_queries(answered, classes)):
+            cosines = answer['point_similarity'][:, column].cpu().numpy()
+            reference = None if seen is None else (
+                seen @ asked.text_embeds[column].cpu()).numpy()
+            rows.append(score_query(query, in_range, cosines, reference))
+    words = {word: means_of([row for row in rows if row['query'] == word]) for word in classes}
+    return dict(queries=rows, words=words, means=dict(all=means_of(list(words.values()))))
 
 
-def _score_all(inferencer: OccInferencer, queries: Sequence[Query],
-               teacher: Optional[Teacher]) -> List[dict]:
-    """A row for each query, in their order; the network runs once for each key frame."""
-    by_frame: Dict[str, List[int]] = {}
-    for place, query in enumerate(queries):
-        by_frame.setdefault(query.token, []).append(place)
-    rows = {}
-    for token, places in by_frame.items():
-        score = _frame_scorer(inferencer, token, teacher)
-        rows.update({place: score(queries[place]) for place in places})
-    return [rows[place] for place in range(len(queries))]
-
-
-def _frame_scorer(inferencer: OccInferencer, token: str, teacher: Optional[Teacher]
-                  ) -> Callable[[Query], dict]:
-    """What scores queries to one key frame."""
-    head = inferencer.model.occ_head
-    field, info = inferencer.field(token)
-    points, device = lidar_in_ego(info), field.device
-    feats = head.sample_language(field, 0, torch.from_numpy(points).float().to(device))
-    seen = None if teacher is None else teacher_features(teacher, info, info['camera_names'])
-
-    def score(query: Query) -> dict:
-        text = inferencer.embed([query.words])
-        reduced = F.normalize(head.reduce(text.to(device)), dim=-1)
-        reference = None if seen is None else seen @ text[0]
-        return score_query(query, points, field.grid, reduced[0], feats, reference)
-
-    return score
+@torch.no_grad()
+def _answered(inferencer: OccInferencer, sample: Union[int, str], words: Sequence[str]) -> dict:
+    """The sample's info with ``point_queries`` and their answers, as a metric is given them."""
+    field, info = inferencer.field(sample)
+    asked = ask_at_lidar(info, words, inferencer.embed(words)).to(field.device)
+    answer = inferencer.model.occ_head.answer(field, 0, asked)
+    return dict(info, point_queries=asked, pred_occ=answer)

@@ -116,12 +116,21 @@ class RaySource(ABC):
     Args:
         key_frame_share: Part of the rays in [0, 1] to draw from the key frame; where one side has
             too few pixels the other fills up. None draws uniformly over all frames, as the paper.
+        num_images: Draw from so many of the F x N images only, chosen anew for each sample, for
+            teachers that compute features on the spot. With ``key_frame_share``, that part of them
+            is of the key frame, and at least one is where the share is not 0. A copy of the key
+            frame that stands in for one outside the scene counts as a frame of its own. None draws
+            from all, as the paper.
     """
 
-    def __init__(self, key_frame_share: Optional[float] = None) -> None:
+    def __init__(self, key_frame_share: Optional[float] = None,
+                 num_images: Optional[int] = None) -> None:
         if key_frame_share is not None and not 0 <= key_frame_share <= 1:
             raise ValueError(f'key_frame_share is {key_frame_share}, expected 0 ... 1 or None')
+        if num_images is not None and num_images < 1:
+            raise ValueError(f'num_images is {num_images}, expected at least 1 or None')
         self.key_frame_share = key_frame_share
+        self.num_images = num_images
 
     def __call__(self, results: Dict[str, Any], num_rays: int, rng: np.random.Generator
                  ) -> RayBundle:
@@ -137,8 +146,7 @@ class RaySource(ABC):
         """As :func:`draw_from_groups` over (F, N) ``counts``, minding ``key_frame_share``."""
         if self.key_frame_share is None:
             return draw_from_groups(counts.reshape(-1), num_rays, rng)
-        is_key = np.array([[frame['info']['token'] == results['token']]
-                           for frame in results['ray_frames']], dtype=bool)
+        is_key = _is_key(results)
         key, other = np.where(is_key, counts, 0), np.where(is_key, 0, counts)
         num_key = min(round(self.key_frame_share * num_rays), int(key.sum()))
         num_other = min(num_rays - num_key, int(other.sum()))
@@ -147,6 +155,31 @@ class RaySource(ABC):
         groups, indices = (np.concatenate(values) for values in zip(*parts))
         order = np.argsort(groups, kind='stable')
         return groups[order], indices[order]
+
+    def _choose_images(self, results: Dict[str, Any], rng: np.random.Generator) -> np.ndarray:
+        """(F, N) bool: the images to draw from; without ``num_images`` no random number is used."""
+        shape = len(results['ray_frames']), len(results['camera_names'])
+        if self.num_images is None:
+            return np.ones(shape, dtype=bool)
+        chosen = np.zeros(shape, dtype=bool)
+        if self.key_frame_share is None:
+            parts = [(np.arange(chosen.size), self.num_images)]
+        else:
+            is_key = np.broadcast_to(_is_key(results), shape).reshape(-1)
+            key, other = np.flatnonzero(is_key), np.flatnonzero(~is_key)
+            num_key = round(self.key_frame_share * self.num_images)
+            num_key = min(max(num_key, int(self.key_frame_share > 0)), len(key))
+            num_other = min(self.num_images - num_key, len(other))
+            parts = [(key, self.num_images - num_other), (other, num_other)]
+        for images, count in parts:
+            chosen.flat[rng.choice(images, min(count, len(images)), replace=False)] = True
+        return chosen
+
+
+def _is_key(results: Dict[str, Any]) -> np.ndarray:
+    """(F, 1) bool: frames that are the key frame, or a copy of it."""
+    return np.array([[frame['info']['token'] == results['token']]
+                     for frame in results['ray_frames']], dtype=bool)
 
 
 @TASK_UTILS.register_module()
@@ -159,7 +192,8 @@ class LidarPixelSource(RaySource):
         point_cloud_range: Box (x0, y0, z0, x1, y1, z1) in metres in the frame's own LiDAR-ego frame
             in which points must lie; None takes all points.
         min_depth, max_depth: Metres along the optical axis; points between them are taken.
-        key_frame_share: See :class:`RaySource`.
+        key_frame_share, num_images: See :class:`RaySource`. LiDAR is read of the frames that images
+            are taken of; they may have fewer than the rays wanted.
         cache_size: Frames of which the projected points stay in memory (about 0.8 MB each at 35,000
             points); the frames of one sample recur in its neighbours.
     """
@@ -169,8 +203,9 @@ class LidarPixelSource(RaySource):
                  min_depth: float = 1.,
                  max_depth: float = 40.,
                  key_frame_share: Optional[float] = None,
+                 num_images: Optional[int] = None,
                  cache_size: int = 64) -> None:
-        super().__init__(key_frame_share)
+        super().__init__(key_frame_share, num_images)
         self.box = None
         if point_cloud_range is not None:
             self.box = np.asarray(point_cloud_range, dtype=np.float64).reshape(-1)
@@ -189,14 +224,18 @@ class LidarPixelSource(RaySource):
             ValueError, FileNotFoundError: a frame has no LiDAR, or its file is missing or damaged.
         """
         frames, cameras = results['ray_frames'], tuple(results['camera_names'])
+        chosen = self._choose_images(results, rng)
+        nothing = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
         seen: List[Tuple[np.ndarray, np.ndarray]] = []
-        for frame in frames:
-            info = frame['info']
-            seen += self._cache.get((info['token'], cameras),
-                                    lambda: self.visible_points(info, cameras))
+        for frame, wanted in zip(frames, chosen):
+            info, of_frame = frame['info'], [nothing] * len(cameras)
+            if wanted.any():
+                of_frame = self._cache.get((info['token'], cameras),
+                                           lambda: self.visible_points(info, cameras))
+            seen += of_frame
         counts = np.array([len(distances) for _, distances in seen], dtype=np.int64)
-        groups, indices = self._choose(results, counts.reshape(len(frames), len(cameras)),
-                                       num_rays, rng)
+        groups, indices = self._choose(results, counts.reshape(chosen.shape) * chosen, num_rays,
+                                       rng)
         pixels, distances = np.empty((len(groups), 2)), np.empty(len(groups))
         bounds = np.searchsorted(groups, np.arange(len(seen) + 1))
         for (points, ranges), start, end in zip(seen, bounds[:-1], bounds[1:]):
@@ -234,7 +273,7 @@ class CameraPixelSource(RaySource):
     Rays then also meet the sky and things beyond the grid; losses must know (target 'sky').
 
     Args:
-        key_frame_share: See :class:`RaySource`.
+        key_frame_share, num_images: See :class:`RaySource`.
     """
 
     def draw(self, results: Dict[str, Any], num_rays: int, rng: np.random.Generator) -> PixelDraw:
@@ -243,7 +282,8 @@ class CameraPixelSource(RaySource):
         images = [image_of(frame['info'], camera) for frame in frames for camera in cameras]
         widths = np.array([image['width'] for image in images], dtype=np.int64)
         heights = np.array([image['height'] for image in images], dtype=np.int64)
-        counts = (widths * heights).reshape(len(frames), len(cameras))
+        chosen = self._choose_images(results, rng)
+        counts = (widths * heights).reshape(chosen.shape) * chosen
         groups, indices = self._choose(results, counts, num_rays, rng)
         rows, columns = np.divmod(indices, widths[groups])
         pixels = np.stack([columns, rows], axis=1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Metrics: occupancy after the protocol of Occ3D-nuScenes."""
+"""Metrics: occupancy after the protocol of Occ3D-nuScenes, retrieval after POP-3D's."""
 from .occ_confusion import (
     IGNORED_CLASSES, MASKS, VARIANTS, class_ious, confusion_matrix, geometric_iou, mean_iou,
     observed_voxels, variant_ious
@@ -6,9 +6,11 @@ from .occ_confusion import (
 from .occ_files import load_occupancy, save_prediction
 from .occ_metric import OccMetric
 from .occ_prior import OccupancyPrior, fit_prior
+from .retrieval_metric import RetrievalMetric
 
 __all__ = [
     'IGNORED_CLASSES', 'MASKS', 'VARIANTS',
-    'OccMetric', 'OccupancyPrior', 'class_ious', 'confusion_matrix', 'fit_prior', 'geometric_iou',
-    'load_occupancy', 'mean_iou', 'observed_voxels', 'save_prediction', 'variant_ious'
+    'OccMetric', 'OccupancyPrior', 'RetrievalMetric', 'class_ious', 'confusion_matrix', 'fit_prior',
+    'geometric_iou', 'load_occupancy', 'mean_iou', 'observed_voxels', 'save_prediction',
+    'variant_ious'
 ]

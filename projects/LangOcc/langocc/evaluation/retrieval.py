@@ -1,117 +1,59 @@
 """Open-vocabulary retrieval at LiDAR points: a field's average precision beside its teacher's.
 
-The benchmark (POP-3D's layout, protocols.md): a table of queries, one key frame each; binary labels
-of that frame's LiDAR points; the indices of the points that a camera sees. Pure functions here; the
-tool ``tools/eval_retrieval.py`` runs them.
+The protocol is that of POP-3D's benchmark (protocols.md), whose files
+:mod:`langocc.datasets.retrieval_benchmark` reads. Functions of arrays here, which
+``RetrievalMetric`` and ``tools/eval_retrieval.py`` share.
+
+Two variants. ``langocc``: points strictly inside the grid's range count, each once; its visible
+ones are those that a camera sees. ``pop3d``: every point counts, one outside at the nearest place
+inside, and a visible one as often as the benchmark's file lists it (POP-3D lists a point once a
+camera). POP-3D's own grid is +-51.2 m; ours is the model's, whatever that is.
 
 Legend: P points, E embedding.
 """
-import csv
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from voxelrender import VoxelGrid
-
-from ..datasets.geometry import homogeneous, lidar_to_camera, project
 from ..datasets.ray_sources import read_lidar
-from ..teachers import Teacher
-from ..teachers.base import image_of
+from ..datasets.retrieval_benchmark import SPLITS, Query, seen_by
+from ..teachers import DenseTeacher, Teacher
 
-SPLITS = ('train', 'val', 'test')
-
-
-@dataclass(frozen=True)
-class Query:
-    """One query of the benchmark.
-
-    Attributes:
-        token: key frame.
-        split: 'train', 'val' or 'test'.
-        words: the query.
-        labels: (P,) bool over the frame's LiDAR points.
-        visible: (P,) bool, points seen by a camera.
-    """
-    token: str
-    split: str
-    words: str
-    labels: np.ndarray
-    visible: np.ndarray
+VARIANTS = ('langocc', 'pop3d')
+# Groups of queries that means are taken over; 'val+test' is the headline of POP-3D and LangOcc.
+GROUPS: Dict[str, Tuple[str, ...]] = {
+    'train': ('train', ), 'val': ('val', ), 'test': ('test', ), 'val+test': ('val', 'test'),
+    'all': SPLITS}
+# Columns of the means.
+COLUMNS = ('visible', 'teacher', 'chance', 'all', 'chance_all')
 
 
-def load_queries(root: Union[str, Path], splits: Sequence[str] = SPLITS) -> List[Query]:
-    """Queries of a benchmark folder.
+def teacher_features(teacher: Teacher, info: dict, cameras: Sequence[str],
+                     device: Optional[torch.device] = None) -> Tensor:
+    """The 2D teacher's features at LiDAR points, looked up where :func:`seen_by` has them.
 
-    Args:
-        root: folder with ``retrieval_anns_all.csv``, ``annotations`` and ``matching_points``.
-        splits: those wanted.
-
-    Raises:
-        FileNotFoundError: table or arrays are not there.
-        ValueError: a line of the table, a split or an index is wrong; names file and line.
-    """
-    root = Path(root)
-    table = root / 'retrieval_anns_all.csv'
-    if not table.is_file():
-        raise FileNotFoundError(f'no retrieval benchmark: {table} does not exist')
-    queries = []
-    with open(table, newline='', encoding='utf-8') as file:
-        for number, row in enumerate(csv.reader(file, delimiter=';'), start=1):
-            if len(row) != 5 or row[1] not in SPLITS:
-                raise ValueError(f'{table}, line {number}: expected token;split;annotation file;'
-                                 f'points file;query, got {row}')
-            if row[1] not in splits:
-                continue
-            labels, points = (np.load(root / name, allow_pickle=False) for name in row[2:4])
-            visible = np.zeros(len(labels), dtype=bool)
-            if len(points) and points.max() >= len(labels):
-                raise ValueError(f'{root / row[3]}: point {points.max()} of {len(labels)}')
-            visible[points] = True
-            queries.append(Query(row[0], row[1], row[4], labels.astype(bool), visible))
-    return queries
-
-
-def lidar_in_ego(info: dict) -> np.ndarray:
-    """LiDAR points of an info in its LiDAR-time ego frame, (P, 3) float64 metres."""
-    lidar2ego = homogeneous(info['lidar_points']['lidar2ego'])
-    return read_lidar(info) @ lidar2ego[:3, :3].T + lidar2ego[:3, 3]
-
-
-def inside(grid: VoxelGrid, points: np.ndarray) -> np.ndarray:
-    """(P,) bool: points strictly inside the grid's range."""
-    low, high = np.array(grid.point_cloud_range).reshape(2, 3)
-    return ((points > low) & (points < high)).all(1)
-
-
-def teacher_features(teacher: Teacher, info: dict, cameras: Sequence[str]) -> Tensor:
-    """The 2D teacher's features at LiDAR points.
-
-    Each point is projected with every camera's own pose at its own time, strictly inside the image
-    and at least 1 m in front. A point that several cameras see gets the mean of their features,
-    normalised; one that none sees gets zeros.
+    A point that several cameras see gets the mean of their features, normalised; one that none sees
+    gets zeros.
 
     Args:
         teacher: the teacher.
         info: the key frame.
         cameras: names.
+        device: where a teacher that computes maps does so; None leaves it.
 
     Returns:
         (P, E) float32, unit or zero rows.
     """
+    if device is not None and isinstance(teacher, DenseTeacher):
+        teacher.to(device)
     points = read_lidar(info)
     total = torch.zeros(len(points), teacher.embed_dims)
     for camera in cameras:
-        image = image_of(info, camera)
-        pixels, depths = project(points, lidar_to_camera(info, camera), image['cam2img'])
-        size = np.array([image['width'] - 1, image['height'] - 1])
-        seen = np.flatnonzero((depths > 1) & ((pixels > 0) & (pixels < size)).all(1))
-        total[torch.from_numpy(seen)] += teacher.features(
-            info, camera, torch.from_numpy(pixels[seen]))
+        seen, pixels = seen_by(info, camera, points)
+        total[torch.from_numpy(seen)] += teacher.features(info, camera, torch.from_numpy(pixels))
     return torch.nn.functional.normalize(total, dim=-1)
 
 
@@ -122,42 +64,85 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> Optional[float]
     return 100 * float(average_precision_score(labels, scores))
 
 
-def score_query(query: Query, points: np.ndarray, grid: VoxelGrid, text: Tensor,
-                field_feats: Tensor, teacher_cosine: Optional[Tensor] = None) -> Dict[str, object]:
+def counted_points(query: Query, in_range: np.ndarray, variant: str
+                   ) -> Tuple[np.ndarray, np.ndarray]:
+    """Indices of the points that count, all and visible ones, by the variant's rule."""
+    if variant == 'pop3d':
+        return np.arange(len(in_range)), query.matching
+    return np.flatnonzero(in_range), np.flatnonzero(in_range & query.visible)
+
+
+def score_query(query: Query, in_range: np.ndarray, cosines: np.ndarray,
+                teacher_cosines: Optional[np.ndarray] = None,
+                variant: str = 'langocc') -> Dict[str, Any]:
     """Average precisions of one query.
 
     Args:
         query: the query.
-        points: (P, 3) metres, key ego frame.
-        grid: points strictly inside its range count.
-        text: (E_field,) text embedding in the field's space.
-        field_feats: (P, E_field) unit features of the field.
-        teacher_cosine: (P,) cosines of the 2D teacher's features; its average precision is at the
-            visible points, the only ones it sees.
+        in_range: (P,) bool, points strictly inside the grid's range.
+        cosines: (P,) of the field's features and the words.
+        teacher_cosines: (P,) likewise of the 2D teacher; its average precision is at the visible
+            points, the only ones it sees.
+        variant: see the module.
 
     Returns:
-        query, split, token, ``all`` and ``visible`` average precision of the field, ``teacher``
-        at the visible points, ``chance`` (share of positives there) and ``positives``.
+        query, split, token; average precision of the field at ``all`` and ``visible`` points, of
+        the ``teacher`` at visible ones; ``chance`` (share of positives) at visible ones and
+        ``chance_all``; ``positives`` at visible ones and ``positives_all``. Times 100 but for the
+        counts; None where there is no positive, or no point.
+
+    Raises:
+        ValueError: labels and predictions are of different numbers of points.
     """
-    if len(query.labels) != len(points):
+    if len(query.labels) != len(in_range) or len(cosines) != len(in_range):
         raise ValueError(f"query '{query.words}' labels {len(query.labels)} points, the LiDAR file "
-                         f'of sample {query.token} has {len(points)}')
-    kept = inside(grid, points)
-    visible = kept & query.visible
-    cosine = (field_feats @ text).cpu().numpy()
-    scores = (cosine + 1) / 2
+                         f'of sample {query.token} has {len(in_range)} and {len(cosines)} are '
+                         'predicted')
+    kept, visible = counted_points(query, in_range, variant)
+    scores, labels = (np.asarray(cosines) + 1) / 2, query.labels
     row = dict(query=query.words, split=query.split, token=query.token,
-               positives=int(query.labels[visible].sum()),
-               chance=100 * float(query.labels[visible].mean()) if visible.any() else None,
-               all=average_precision(query.labels[kept], scores[kept]),
-               visible=average_precision(query.labels[visible], scores[visible]))
-    if teacher_cosine is not None:
-        row['teacher'] = average_precision(query.labels[visible],
-                                           teacher_cosine.numpy()[visible])
+               positives=int(labels[visible].sum()), positives_all=int(labels[kept].sum()),
+               chance=_share(labels[visible]), chance_all=_share(labels[kept]),
+               all=average_precision(labels[kept], scores[kept]),
+               visible=average_precision(labels[visible], scores[visible]))
+    if teacher_cosines is not None:
+        row['teacher'] = average_precision(labels[visible], np.asarray(teacher_cosines)[visible])
     return row
+
+
+def _share(labels: np.ndarray) -> Optional[float]:
+    return 100 * float(labels.mean()) if len(labels) else None
 
 
 def mean_of(rows: Sequence[dict], key: str) -> Optional[float]:
     """Unweighted mean over queries that have a value."""
     values = [row[key] for row in rows if row.get(key) is not None]
     return float(np.mean(values)) if values else None
+
+
+def means_of(rows: Sequence[dict]) -> Dict[str, Optional[float]]:
+    """Means of all :data:`COLUMNS`, and over how many queries.
+
+    ``chance`` is over the queries that ``visible`` is over, ``chance_all`` over those of ``all``:
+    a query without a positive would lower it and nothing else.
+
+    Returns:
+        The columns, ``queries`` (that have a positive among the visible points) and
+        ``queries_all``.
+    """
+    visible = [row for row in rows if row['visible'] is not None]
+    anywhere = [row for row in rows if row['all'] is not None]
+    means = {key: mean_of(anywhere if key in ('all', 'chance_all') else visible, key)
+             for key in COLUMNS}
+    return dict(means, queries=len(visible), queries_all=len(anywhere))
+
+
+def means_by_group(rows: Sequence[dict]) -> Dict[str, Dict[str, Optional[float]]]:
+    """:func:`means_of` of every group of :data:`GROUPS` of which there is a query, and of 'all'."""
+    means = {}
+    for name, splits in GROUPS.items():
+        of_group = [row for row in rows if row['split'] in splits]
+        present = {row['split'] for row in of_group}
+        if name == 'all' or present == set(splits):
+            means[name] = means_of(of_group)
+    return means

@@ -14,7 +14,7 @@ from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
 import numpy as np
 
 from ..datasets.geometry import project
-from ..evaluation.retrieval import SPLITS
+from ..datasets.retrieval_benchmark import SPLITS
 from ..files import atomic_write
 from ..occ3d import FREE_CLASS, OCC3D_CLASSES, OCC3D_RANGE
 from .confusions import SYNTHETIC_PROMPTS

@@ -2,9 +2,11 @@
 from .augmentation import BEVAug, ImageAugmentation, sample_image_augmentation
 from .formatting import PackOccInputs
 from .loading import LoadOccGTFromFile, PointToMultiViewDepth, PrepareImageInputs, read_image
+from .queries import LoadRetrievalQueries
 from .rays import PrepareRays
 
 __all__ = [
-    'BEVAug', 'ImageAugmentation', 'LoadOccGTFromFile', 'PackOccInputs', 'PointToMultiViewDepth',
-    'PrepareImageInputs', 'PrepareRays', 'read_image', 'sample_image_augmentation'
+    'BEVAug', 'ImageAugmentation', 'LoadOccGTFromFile', 'LoadRetrievalQueries', 'PackOccInputs',
+    'PointToMultiViewDepth', 'PrepareImageInputs', 'PrepareRays', 'read_image',
+    'sample_image_augmentation'
 ]

@@ -8,7 +8,8 @@ from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import Det3DDataSample
 
 # results key -> field of the data sample
-_TARGETS = {'rays': 'gt_rays', 'gt_occ': 'gt_occ', 'gt_depth': 'gt_depth'}
+_TARGETS = {'rays': 'gt_rays', 'ray_images': 'ray_images', 'gt_occ': 'gt_occ',
+            'gt_depth': 'gt_depth', 'point_queries': 'point_queries'}
 
 
 @TRANSFORMS.register_module()
@@ -18,8 +19,9 @@ class PackOccInputs(BaseTransform):
     inputs: ``imgs`` (F, N, 3, H, W) uint8, ``rig`` CameraRig (F, N, 4, 4), ``bev_aug_matrix``
     (4, 4) float32 (identity where none was drawn) and, where loaded, ``points`` (P, C), LiDAR
     frame.
-    data_samples: Det3DDataSample with, where made, ``gt_rays`` (RayBundle), ``gt_occ`` (OccData)
-    and ``gt_depth`` (N, H, W); metainfo ``meta_keys``.
+    data_samples: Det3DDataSample with, where made, ``gt_rays`` (RayBundle), ``ray_images``
+    (RayImages, for an online teacher), ``gt_occ`` (OccData), ``gt_depth`` (N, H, W) and
+    ``point_queries`` (PointQueries); metainfo ``meta_keys``.
 
     Args:
         meta_keys: keys of results that become metainfo; those that a sample lacks (LiDAR, labels:

@@ -1,6 +1,6 @@
 """Rays with their targets for one sample.
 
-Legend: R rays, E embedding, N cameras.
+Legend: R rays, E embedding, N cameras, M images that have rays.
 """
 from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
 
@@ -10,12 +10,17 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TASK_UTILS, TRANSFORMS
 from torch import Tensor
 
+from ...structures import RayImages
 from ...teachers.base import Teacher, image_of
 from ...teachers.sampling import LRUCache, sample_map
 from ..ray_sources import PixelDraw, RaySource, draw_to_rays
 from .loading import read_image
 
 TARGETS = ('lang_feats', 'rgb', 'distances', 'classes', 'sky')
+# Those that a teacher makes.
+TEACHER_TARGETS = ('lang_feats', 'classes', 'sky')
+# In place of a teacher: the model's data preprocessor has one, and is given the images.
+ONLINE = 'online'
 
 
 @TRANSFORMS.register_module()
@@ -25,6 +30,11 @@ class PrepareRays(BaseTransform):
     Reads ``ray_frames``, ``camera_names``, ``key_ego2global``, ``token`` and, if it is there,
     ``bev_aug_matrix``; adds ``rays``, a RayBundle in the augmented key ego frame. Only files of
     images with drawn rays are opened. A sample without any ray gives an empty bundle.
+
+    With ``teacher='online'`` nothing is looked up here: the images that have rays are added as
+    ``ray_images`` (RayImages), and ``OccDataPreprocessor(online_teacher=...)`` runs its teacher on
+    them on the model's device and makes the targets then. Let the source take few images
+    (``num_images``): every one of them goes through that network in every step.
 
     Random numbers come from numpy's global generator, which mmengine seeds per worker.
 
@@ -37,14 +47,16 @@ class PrepareRays(BaseTransform):
 
     Args:
         source: Config of a :class:`RaySource`, or one.
-        teacher: Config of a :class:`Teacher`, or one; None for targets that need none.
+        teacher: Config of a :class:`Teacher`, or one, which then runs in the data loader's worker;
+            'online' for one in the model's data preprocessor; None for targets that need none.
         num_rays: R at most.
         targets: Which of the targets.
         mask_dynamic: Drop rays of frames other than the key frame at which the teacher's class is
             one of its dynamic classes: what moves is elsewhere by then.
         parity_half_pixel: Read colours half a pixel off as published (see :func:`sample_map`); the
             teacher has its own switch.
-        image_cache_size: Decoded images kept in memory for 'rgb' (4.3 MB each at 1600 x 900).
+        image_cache_size: Decoded images kept in memory for 'rgb' and an online teacher (4.3 MB each
+            at 1600 x 900).
 
     Raises:
         ValueError: an unknown target, or one that needs a teacher or its classes and has none.
@@ -52,7 +64,7 @@ class PrepareRays(BaseTransform):
 
     def __init__(self,
                  source: Union[RaySource, dict],
-                 teacher: Union[Teacher, dict, None] = None,
+                 teacher: Union[Teacher, dict, str, None] = None,
                  num_rays: int = 8192,
                  targets: Sequence[str] = ('lang_feats', ),
                  mask_dynamic: bool = False,
@@ -67,12 +79,20 @@ class PrepareRays(BaseTransform):
         self._images = LRUCache(image_cache_size)
         self._check()
 
+    @property
+    def is_online(self) -> bool:
+        """Whether the model's data preprocessor makes the teacher's targets."""
+        return self.teacher == ONLINE
+
     def _check(self) -> None:
         unknown = [name for name in self.targets if name not in TARGETS]
         if unknown:
             raise ValueError(f'PrepareRays: unknown targets {unknown}; known: {list(TARGETS)}')
         if self.num_rays < 1:
             raise ValueError(f'PrepareRays: num_rays is {self.num_rays}, expected at least 1')
+        if isinstance(self.teacher, str):
+            self._check_online()
+            return
         wants_classes = [name for name in ('classes', 'sky') if name in self.targets]
         wants_classes += ['mask_dynamic'] if self.mask_dynamic else []
         wants = wants_classes + ['lang_feats'] * ('lang_feats' in self.targets)
@@ -86,28 +106,61 @@ class PrepareRays(BaseTransform):
         if 'sky' in self.targets and not self.teacher.sky_classes:
             raise ValueError("PrepareRays: target 'sky' needs sky_classes in the teacher")
 
+    def _check_online(self) -> None:
+        if self.teacher != ONLINE:
+            raise ValueError(f"PrepareRays: teacher is {self.teacher!r}, expected a teacher's "
+                             f"config, '{ONLINE}' or None")
+        if not set(self.targets) & set(TEACHER_TARGETS):
+            raise ValueError(f"PrepareRays: teacher='{ONLINE}' has nothing to do: none of "
+                             f'{list(TEACHER_TARGETS)} is among the targets {list(self.targets)}')
+
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
-        """Add ``rays`` to ``results``."""
+        """Add ``rays`` to ``results``, and ``ray_images`` for an online teacher."""
         rng = np.random.default_rng(np.random.randint(2**31))
         draw = self.source.draw(results, self.num_rays, rng)
-        classes = self._classes(results, draw)
-        if self.mask_dynamic:
+        classes = None if self.is_online else self._classes(results, draw)
+        if self.mask_dynamic and not self.is_online:
             keep = self._static_or_key(results, draw, classes)
             draw, classes = draw[keep.numpy()], classes[keep]
         rays = draw_to_rays(results, draw)
         distances = rays.targets.pop('distances')
-        if 'lang_feats' in self.targets:
-            rays.targets['lang_feats'] = self._features(results, draw)
         if 'rgb' in self.targets:
             rays.targets['rgb'] = self._colours(results, draw)
         if 'distances' in self.targets:
             rays.targets['distances'] = distances
-        if 'classes' in self.targets:
-            rays.targets['classes'] = classes
-        if 'sky' in self.targets:
-            rays.targets['sky'] = self.teacher.is_sky(classes)
+        if self.is_online:
+            results['ray_images'] = self._ray_images(results, draw)
+        else:
+            rays.targets.update(self._looked_up(results, draw, classes))
         results['rays'] = rays
         return results
+
+    def _looked_up(self, results: Dict[str, Any], draw: PixelDraw, classes: Optional[Tensor]
+                   ) -> Dict[str, Tensor]:
+        """The teacher's targets."""
+        targets = {}
+        if 'lang_feats' in self.targets:
+            targets['lang_feats'] = self._features(results, draw)
+        if 'classes' in self.targets:
+            targets['classes'] = classes
+        if 'sky' in self.targets:
+            targets['sky'] = self.teacher.is_sky(classes)
+        return targets
+
+    def _ray_images(self, results: Dict[str, Any], draw: PixelDraw) -> RayImages:
+        """What the teacher in the data preprocessor needs."""
+        images, tokens = [], []
+        image_ids = torch.empty(len(draw), dtype=torch.long)
+        for index, info, camera in _images(results, draw):
+            record = image_of(info, camera)
+            if record['sample_data_token'] not in tokens:  # else a copy of the key frame
+                tokens.append(record['sample_data_token'])
+                images.append(torch.from_numpy(self._image(record)).permute(2, 0, 1).contiguous())
+            image_ids[index] = tokens.index(record['sample_data_token'])
+        return RayImages(
+            tuple(images), tuple(tokens), image_ids, torch.from_numpy(draw.pixels),
+            tuple(name for name in TEACHER_TARGETS if name in self.targets),
+            self.mask_dynamic).validate()
 
     def _static_or_key(self, results: Dict[str, Any], draw: PixelDraw, classes: Tensor) -> Tensor:
         is_key = torch.tensor([frame['info']['token'] == results['token']
@@ -135,19 +188,24 @@ class PrepareRays(BaseTransform):
         out = torch.empty(len(draw), 3)
         for index, info, camera in _images(results, draw):
             record = image_of(info, camera)
-            path, size = record['img_path'], (record['width'], record['height'])
-            image = self._images.get(path, lambda: np.asarray(read_image(path)))
-            if image.shape[:2] != size[::-1]:
-                raise ValueError(f'image {path} has {image.shape[1]} x {image.shape[0]} pixels, '
-                                 f'its info says {size[0]} x {size[1]}')
-            colours = sample_map(image.transpose(2, 0, 1), draw.pixels[index], size,
-                                 self.parity_half_pixel)
+            colours = sample_map(self._image(record).transpose(2, 0, 1), draw.pixels[index],
+                                 (record['width'], record['height']), self.parity_half_pixel)
             out[index] = torch.from_numpy(colours) / 255
         return out
 
+    def _image(self, record: Dict[str, Any]) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of an original image, of the size that its info says."""
+        path, size = record['img_path'], (record['width'], record['height'])
+        image = self._images.get(path, lambda: np.array(read_image(path)))
+        if image.shape[:2] != size[::-1]:
+            raise ValueError(f'image {path} has {image.shape[1]} x {image.shape[0]} pixels, '
+                             f'its info says {size[0]} x {size[1]}')
+        return image
+
     def __repr__(self) -> str:
+        teacher = self.teacher if self.is_online else type(self.teacher).__name__
         return (f'{type(self).__name__}(source={type(self.source).__name__}, '
-                f'teacher={type(self.teacher).__name__}, num_rays={self.num_rays}, '
+                f'teacher={teacher}, num_rays={self.num_rays}, '
                 f'targets={self.targets}, mask_dynamic={self.mask_dynamic})')
 
 

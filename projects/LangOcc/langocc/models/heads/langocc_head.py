@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from voxelrender import RayBundle
 
 from ...occ3d import FREE_CLASS
-from ...structures import OccData
+from ...structures import OccData, PointQueries
 from ...teachers import Reducer, Vocabulary
 from ..decoders import EncodedLanguage
 from ..renderer import RenderedRays
@@ -170,8 +170,19 @@ class LangOccHead(VoxelHead):
     @torch.no_grad()
     def predict(self, voxel_feats: Tensor, batch_data_samples: Optional[list] = None
                 ) -> List[OccData]:
-        """Occupancy of a batch: one ``OccData`` with ``semantics`` (X, Y, Z) uint8, 17 = free."""
-        return self.predict_by_field(self(voxel_feats))
+        """Occupancy of a batch: one ``OccData`` with ``semantics`` (X, Y, Z) uint8, 17 = free.
+
+        Those whose data sample carries ``point_queries`` also have what :meth:`answer` gives.
+        """
+        field = self(voxel_feats)
+        # First, while the field makes features where they are read: as on a field of its own.
+        answers = {index: self.answer(field, index, sample.point_queries)
+                   for index, sample in enumerate(batch_data_samples or [])
+                   if 'point_queries' in sample}
+        predictions = self.predict_by_field(field)
+        for index, answer in answers.items():
+            predictions[index].set_data(answer)
+        return predictions
 
     @torch.no_grad()
     def predict_by_field(self, field: VoxelField) -> List[OccData]:
@@ -245,6 +256,28 @@ class LangOccHead(VoxelHead):
             feats = self.language(field, index, ids)
             parts.append((feats[inverse] * coefficients[..., None]).sum(1))
         return F.normalize(torch.cat(parts), dim=-1, eps=1e-12)
+
+    @torch.no_grad()
+    def answer(self, field: VoxelField, index: int, queries: PointQueries) -> Dict[str, Tensor]:
+        """Words asked at points of batch item ``index`` (protocols.md, retrieval).
+
+        Returns:
+            ``point_similarity`` (P, Q) float32, cosines of the interpolated features and the words;
+            a point outside the grid's range has those of the nearest place between voxel centres.
+            ``point_in_range`` (P,) bool, points strictly inside.
+        """
+        low, high, size = (queries.points.new_tensor(values) for values in (
+            field.grid.lower, field.grid.upper, field.grid.voxel_size))
+        in_range = ((queries.points > low) & (queries.points < high)).all(dim=1)
+        nearest = torch.minimum(torch.maximum(queries.points, low + size / 2), high - size / 2)
+        points = torch.where(in_range[:, None], queries.points, nearest)
+        feats = self.sample_language(field, index, points.float())
+        with torch.autocast(feats.device.type, enabled=False):  # words lie close together
+            # One by one: what a word scores must not depend on the others, not even by rounding.
+            texts = [F.normalize(self.reduce(word), dim=-1)
+                     for word in queries.text_embeds.float().to(feats.device)]
+            similarity = torch.stack([feats.float() @ text for text in texts], dim=1)
+        return dict(point_similarity=similarity, point_in_range=in_range)
 
 
 def _attribute(name: str) -> str:
