@@ -17,7 +17,8 @@ Dense: every voxel is decoded, normalised, interpolated at every sample and comp
 published. Ours: the functions that LangOccHead calls. Both run on the same weights, rays and
 density field (a ground plane, boxes and facades), in turns; the peak memory of each is taken in a
 process of its own and counts what the inputs do not already hold. ``step`` gives two rows: ``step``
-(default threshold) and ``step_exact`` (threshold 0). ``--rays real`` takes LiDAR-pixel rays of the
+(default threshold) and ``step_exact`` (threshold 0). ``--scale grid=2 rays=0.5 features=0.25``
+sizes the scene in proportion to the preset. ``--rays real`` takes LiDAR-pixel rays of the
 real sequence; it, ``head``, ``query``, ``predict`` (real images) and ``profile``
 need langocc, the rest torch alone. ``features`` also needs open_clip and the real sequence;
 published there is one compressed .npz a key frame.
@@ -26,7 +27,7 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import torch
 from benchmarks.measure import Bystanders, measure_peak, run_step
@@ -40,6 +41,10 @@ COMMANDS = dict(step=step.benchmark_step, prune=step.benchmark_prune, head=head.
                 predict=whole.benchmark_predict, profile=training.benchmark_profile,
                 features=features.benchmark_features)
 
+# Commands whose scene may be scaled, and what can be.
+SCALABLE = ('step', 'prune', 'head')
+SCALES = ('grid', 'rays', 'features')
+
 
 def peak_of(arguments: argparse.Namespace) -> float:
     """Peak memory in MB of the side ``arguments.peak_of``, for a child process."""
@@ -50,7 +55,7 @@ def peak_of(arguments: argparse.Namespace) -> float:
     if arguments.command == 'head':
         case = head.head_case(arguments)
         return measure_peak(case.sides()[arguments.peak_of], arguments.device)
-    scene = make_scene(Size.preset(arguments.preset), arguments.device, arguments.rays)
+    scene = make_scene(Size.of(arguments), arguments.device, arguments.rays)
     sides = step.make_sides(dict(exact=0., default=arguments.threshold))
     return measure_peak(lambda: run_step(sides[arguments.peak_of], scene), arguments.device)
 
@@ -109,14 +114,35 @@ def parse_arguments(argv: List[str] = None) -> argparse.Namespace:
         command.add_argument('--repeats', type=int, default=3, help='timed runs after one warm-up')
         command.add_argument('--json', type=Path, help='write the result here')
         command.add_argument('--peak-of', help=argparse.SUPPRESS)
+        if name in SCALABLE:
+            command.add_argument(
+                '--scale', nargs='+', type=scale_factor, default=[], metavar='WHAT=FACTOR',
+                help=f'size in proportion to the preset, for instance grid=0.5 rays=2; WHAT is '
+                f'one of {list(SCALES)}, grid along each axis')
     add_feature_arguments(commands.choices['features'])
     commands.choices['prune'].add_argument(
         '--thresholds', type=float, nargs='+', default=[0., 1e-4, 3e-4, 1e-3, 3e-3, 1e-2])
     commands.choices['query'].add_argument('--voxels', type=int, default=200000)
     arguments = parser.parse_args(argv)
+    arguments.scale = dict(getattr(arguments, 'scale', []))
     if arguments.repeats < 1 or arguments.threshold < 0:
         parser.error('--repeats must be at least 1 and --threshold at least 0')
     return arguments
+
+
+def scale_factor(text: str) -> Tuple[str, float]:
+    """'grid=0.5' -> ('grid', 0.5)."""
+    name, _, factor = text.partition('=')
+    if name not in SCALES:
+        raise argparse.ArgumentTypeError(
+            f'{text!r}: expected one of {list(SCALES)}, = and a number')
+    try:
+        value = float(factor)
+    except ValueError:
+        value = 0.
+    if not 0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text!r}: {factor!r} is not a positive number')
+    return name, value
 
 
 def add_feature_arguments(command: argparse.ArgumentParser) -> None:
@@ -137,10 +163,12 @@ def main(argv: List[str] = None) -> None:
     bystanders = Bystanders()
     result = COMMANDS[arguments.command](arguments)
     rows = rows_of(result)
-    result.update(preset=arguments.preset, rays=arguments.rays, device=arguments.device,
+    result.update(preset=arguments.preset, scaled=arguments.scale, rays=arguments.rays,
+                  device=arguments.device,
                   threads=torch.get_num_threads(), repeats=arguments.repeats,
                   others_busy_cpus=bystanders.share(), torch=torch.__version__)
-    print(f"{arguments.command}, preset {result['preset']}, {result['rays']} rays, "
+    scaled = ''.join(f', {name} x {factor:g}' for name, factor in arguments.scale.items())
+    print(f"{arguments.command}, preset {result['preset']}{scaled}, {result['rays']} rays, "
           f"{result['device']}, {result['threads']} threads, median of {result['repeats']}; other "
           f"processes kept {result['others_busy_cpus']:.2f} CPUs busy meanwhile")
     tables = [rows]

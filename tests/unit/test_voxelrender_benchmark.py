@@ -1,4 +1,5 @@
 """tools/benchmark.py: both sides of a step compute the same, and every command gives its rows."""
+import argparse
 import json
 import subprocess
 import sys
@@ -123,3 +124,20 @@ def test_lift(run):
     assert set(rows) == {'reference', 'ours', 'cached'}
     assert rows['ours']['error'] < 1e-4 and rows['cached']['error'] < 1e-4
     assert rows['ours']['forward_speedup'] > 0 and rows['cached']['step_speedup'] > 0
+
+
+def test_sizes_in_proportion_to_a_preset(run, step):
+    scaled = step.Size.of(argparse.Namespace(preset='quarter', scale=dict(grid=0.5, rays=2.)))
+    assert scaled == step.Size(cells=50, rays=4096, cells_z=8, embed_dims=512)
+    for command in ('step', 'head'):
+        result = run(command, '--scale', 'rays=2', 'features=0.125', 'grid=0.5')
+        assert result['scaled'] == dict(rays=2, features=0.125, grid=0.5)
+    with pytest.raises(ValueError, match="gives .*'rays': 0"):
+        step.Size.of(argparse.Namespace(preset='tiny', scale=dict(rays=0.001)))
+
+
+@pytest.mark.parametrize('scale', ['depth=2', 'grid', 'grid=x', 'rays=0', 'rays=inf'])
+def test_other_scales_are_refused(scale):
+    done = subprocess.run([sys.executable, str(TOOLS / 'benchmark.py'), 'step', '--scale', scale],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and scale.partition('=')[0] in done.stderr.splitlines()[-1]

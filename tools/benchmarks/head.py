@@ -29,17 +29,17 @@ class HeadCase:
         import langocc  # noqa: F401
         init_default_scope('mmdet3d')
         self.scene = scene
-        cells_x, cells_y, cells_z = scene.grid.grid_shape
+        embed_dims = scene.language_layers[-1].out_features
         self.head = MODELS.build(dict(
             type='LangOccHead', in_channels=1, feat_channels=IN_CHANNELS,
             grid=dict(point_cloud_range=RANGE, voxel_size=scene.grid.voxel_size),
             density_decoder=dict(type='DensityDecoder'),
-            decoders=dict(lang=dict(type='LanguageDecoder')),
+            decoders=dict(lang=dict(type='LanguageDecoder', embed_dims=embed_dims)),
             renderer=dict(type='VolumeRenderer'), losses={},
             density_threshold=DENSITY_THRESHOLD)).to(scene.voxel_feats.device).eval()
         copy_linear(scene.density_decoder, self.head.density_decoder)
         copy_linear(scene.language_layers, self.head.language_decoder)
-        self.head.set_vocabulary(make_vocabulary())
+        self.head.set_vocabulary(make_vocabulary(embed_dims))
 
     def ours(self) -> Tensor:
         """Classes (Z, Y, X) by LangOccHead."""
@@ -77,16 +77,16 @@ def copy_linear(source: nn.Module, target: nn.Module) -> None:
         ours.load_state_dict(theirs.state_dict())
 
 
-def make_vocabulary():
+def make_vocabulary(dims: int):
     """The benchmark's 76 prompts with random text embeddings."""
     from langocc.teachers import TextEncoder, Vocabulary
 
     class RandomEncoder(TextEncoder):
         """Unit rows."""
-        embed_dims = EMBED_DIMS
+        embed_dims = dims
 
         def encode(self, prompts):
-            rows = torch.randn(len(prompts), EMBED_DIMS, generator=torch.Generator().manual_seed(2))
+            rows = torch.randn(len(prompts), dims, generator=torch.Generator().manual_seed(2))
             return F.normalize(rows, dim=-1)
 
     return Vocabulary('occ3d_nuscenes', RandomEncoder())
@@ -94,7 +94,7 @@ def make_vocabulary():
 
 def head_case(arguments) -> HeadCase:
     """The case of a command line."""
-    return HeadCase(make_scene(Size.preset(arguments.preset), arguments.device, arguments.rays))
+    return HeadCase(make_scene(Size.of(arguments), arguments.device, arguments.rays))
 
 
 def agreement(case: HeadCase) -> Dict:

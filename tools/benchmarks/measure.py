@@ -103,6 +103,8 @@ def peak_in_child(arguments, side: str) -> float:
     command = [sys.executable, str(tool), arguments.command, '--preset', arguments.preset,
                '--device', arguments.device, '--rays', arguments.rays, '--threshold',
                str(arguments.threshold), '--peak-of', side]
+    if getattr(arguments, 'scale', None):
+        command += ['--scale', *(f'{name}={factor}' for name, factor in arguments.scale.items())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'peak memory of {side}: exit {done.returncode}\n{done.stderr}')

@@ -41,6 +41,23 @@ class Size:
         cells, rays = PRESETS[name]
         return cls(cells, rays)
 
+    @classmethod
+    def of(cls, arguments) -> 'Size':
+        """The size of a command line: a preset, times the factors of ``--scale``.
+
+        Raises:
+            ValueError: A factor leaves nothing.
+        """
+        size, factors = cls.preset(arguments.preset), arguments.scale
+        numbers = dict(cells=size.cells * factors.get('grid', 1.),
+                       cells_z=size.cells_z * factors.get('grid', 1.),
+                       rays=size.rays * factors.get('rays', 1.),
+                       embed_dims=size.embed_dims * factors.get('features', 1.))
+        rounded = {name: round(number) for name, number in numbers.items()}
+        if min(rounded.values()) < 1:
+            raise ValueError(f'--scale {factors} of preset {arguments.preset} gives {rounded}')
+        return cls(**rounded)
+
 
 @dataclass
 class Scene:

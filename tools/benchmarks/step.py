@@ -109,7 +109,7 @@ def benchmark_step(arguments) -> Dict:
         thresholds['default'] = arguments.threshold
     sides = make_sides(thresholds)
     peaks = {name: peak_in_child(arguments, name) for name in sides}
-    scene = make_scene(Size.preset(arguments.preset), arguments.device, arguments.rays)
+    scene = make_scene(Size.of(arguments), arguments.device, arguments.rays)
     times, losses, grads = run_sides(sides, scene, arguments.repeats)
     default = 'default' if 'default' in sides else 'exact'
     return dict(step=compare(default, times, peaks, losses, grads),
@@ -120,7 +120,7 @@ def benchmark_step(arguments) -> Dict:
 def benchmark_prune(arguments) -> Dict:
     """Thresholds against loss, gradient, time and the number of (ray, voxel) pairs."""
     sides = make_sides({f'{value:g}': value for value in arguments.thresholds})
-    scene = make_scene(Size.preset(arguments.preset), arguments.device, arguments.rays)
+    scene = make_scene(Size.of(arguments), arguments.device, arguments.rays)
     times, losses, grads = run_sides(sides, scene, arguments.repeats)
     rows = []
     for name in sides:

@@ -15,7 +15,7 @@ from torch import nn
 
 from .head import DENSITY_THRESHOLD, make_vocabulary
 from .real_rays import sequence_root
-from .scene import RANGE
+from .scene import EMBED_DIMS, RANGE
 
 ROOT = Path(__file__).resolve().parents[2]
 OCCUPIED = 0.1  # share of the voxels
@@ -72,7 +72,7 @@ def make_model(preset: str) -> nn.Module:
                            density_threshold=DENSITY_THRESHOLD)
     model = MODELS.build(config)
     model.init_weights()
-    model.occ_head.set_vocabulary(make_vocabulary())
+    model.occ_head.set_vocabulary(make_vocabulary(EMBED_DIMS))
     return model
 
 
