@@ -41,8 +41,9 @@ def set_amp(cfg: Config) -> None:
     """Switch ``cfg`` to mixed precision by mmengine's AmpOptimWrapper.
 
     Raises:
-        RuntimeError: on a machine without an accelerator. AmpOptimWrapper refuses the CPU, and the
-            backward pass of bfloat16 autocast crashes there inside torch 2.13.
+        RuntimeError: on a machine without an accelerator. AmpOptimWrapper refuses the CPU, and on
+            CPUs with AMX torch 2.13 crashes in bfloat16 in the backward pass of some 3D
+            convolutions (16 -> 16 channels, 3 x 3 x 3, of two samples or more).
         ValueError: the config has an optimizer wrapper of its own.
     """
     wrapper = cfg.optim_wrapper
