@@ -125,9 +125,26 @@ def parse_arguments(argv: List[str] = None) -> argparse.Namespace:
     commands.choices['query'].add_argument('--voxels', type=int, default=200000)
     arguments = parser.parse_args(argv)
     arguments.scale = dict(getattr(arguments, 'scale', []))
-    if arguments.repeats < 1 or arguments.threshold < 0:
-        parser.error('--repeats must be at least 1 and --threshold at least 0')
+    check_arguments(commands.choices[arguments.command], arguments)
     return arguments
+
+
+def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Ends with the command's usage where a value makes no sense."""
+    if arguments.repeats < 1 or getattr(arguments, 'voxels', 1) < 1:
+        parser.error('--repeats and --voxels must be at least 1')
+    for threshold in (arguments.threshold, *getattr(arguments, 'thresholds', ())):
+        if not 0 <= threshold < 1:
+            parser.error(f'threshold {threshold}: weights are in [0, 1), 0 prunes nothing')
+    try:
+        torch.empty(0, device=arguments.device)
+    except (AssertionError, RuntimeError) as error:
+        parser.error(f'--device {arguments.device}: {str(error).splitlines()[0]}')
+    try:
+        if arguments.command in SCALABLE:
+            Size.of(arguments)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def scale_factor(text: str) -> Tuple[str, float]:

@@ -141,3 +141,13 @@ def test_other_scales_are_refused(scale):
     done = subprocess.run([sys.executable, str(TOOLS / 'benchmark.py'), 'step', '--scale', scale],
                           capture_output=True, text=True)
     assert done.returncode == 2 and scale.partition('=')[0] in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize('command', [
+    'step --threshold nan', 'step --threshold -1', 'step --repeats 0', 'prune --thresholds 0 2',
+    'query --voxels 0', 'head --preset tiny --scale grid=0.01', 'lift --device nothing'])
+def test_values_that_make_no_sense(command):
+    done = subprocess.run([sys.executable, str(TOOLS / 'benchmark.py'), *command.split()],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert f'benchmark.py {command.split()[0]}: error:' in done.stderr
