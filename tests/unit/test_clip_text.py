@@ -3,13 +3,11 @@
 The models are open_clip's classes at a few hundred kilobytes; nothing is fetched.
 """
 import json
-import socket
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmdet3d.registry import TASK_UTILS
-from safetensors.torch import save_file
 
 from langocc.synthetic.text import write_text_embeddings
 from langocc.teachers import (
@@ -18,36 +16,20 @@ from langocc.teachers import (
 )
 
 open_clip = pytest.importorskip('open_clip')
+from tiny_clip import TINY, cut_off, write_folder  # noqa: E402
 
 WORDS = ['car', 'a red car at night', 'traffic cone']
-TINY = dict(embed_dim=24,
-            vision_cfg=dict(image_size=32, layers=1, width=32, head_width=16, patch_size=16),
-            text_cfg=dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=2))
 
 
 @pytest.fixture(autouse=True)
 def no_network_no_settings(monkeypatch, tmp_path):
-    def refuse(*args, **kwargs):
-        raise AssertionError('the network was asked')
-    monkeypatch.setattr(socket.socket, 'connect', refuse)
-    monkeypatch.delenv('LANGOCC_CLIP_WEIGHTS', raising=False)
-    for name in ('HF_HOME', 'HF_HUB_CACHE'):
-        monkeypatch.setenv(name, str(tmp_path / 'cache'))
+    cut_off(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope='module')
 def model():
     torch.manual_seed(0)
     return open_clip.CLIP(**TINY).eval()
-
-
-def write_folder(folder, state, config=TINY, **extra):
-    """A folder as open_clip publishes it: configuration and weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'open_clip_config.json').write_text(json.dumps(dict(model_cfg=dict(config, **extra))))
-    save_file({key: value.contiguous() for key, value in state.items()},
-              folder / 'open_clip_model.safetensors')
-    return folder
 
 
 def expected_rows(model, templates=('a photo of a {}.',)):

@@ -1,7 +1,6 @@
 """Words that a file of text embeddings has not got: by the CLIP that made it, and no other."""
 import json
 import pickle
-import socket
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from langocc.teachers import (
 )
 
 open_clip = pytest.importorskip('open_clip')
-from tiny_clip import TINY, tiny_clip, write_folder  # noqa: E402
+from tiny_clip import TINY, cut_off, tiny_clip, write_folder  # noqa: E402
 
 WORDS = ['car', 'traffic light', 'tree', 'road', 'bus', 'a red car']
 OTHER = ['a rusty bicycle', 'hedge']
@@ -21,12 +20,7 @@ OTHER = ['a rusty bicycle', 'hedge']
 
 @pytest.fixture(autouse=True)
 def own_places(monkeypatch, tmp_path):
-    def refuse(*args, **kwargs):
-        raise AssertionError('the network was asked')
-    monkeypatch.setattr(socket.socket, 'connect', refuse)
-    monkeypatch.delenv('LANGOCC_CLIP_WEIGHTS', raising=False)
-    for name in ('HF_HOME', 'HF_HUB_CACHE', 'LANGOCC_TEXT_CACHE'):
-        monkeypatch.setenv(name, str(tmp_path / 'cache'))
+    cut_off(monkeypatch, tmp_path, 'LANGOCC_TEXT_CACHE')
 
 
 @pytest.fixture(scope='module')

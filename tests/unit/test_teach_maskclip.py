@@ -4,7 +4,6 @@ That its features are right is tested in tests/reference/test_ref_maskclip.py.
 """
 import json
 import pickle
-import socket
 
 import pytest
 import torch
@@ -16,19 +15,14 @@ from langocc.teachers import ClipTextEncoder, LastBlock, MaskClipTeacher
 from langocc.teachers.maskclip import _starts
 
 open_clip = pytest.importorskip('open_clip')
-from tiny_clip import RESNET, TINY, tiny_clip, write_folder  # noqa: E402
+from tiny_clip import RESNET, TINY, cut_off, tiny_clip, write_folder  # noqa: E402
 
 INCEPTION = dict(mean=[0.5, 0.5, 0.5], std=[0.5, 0.25, 0.5])
 
 
 @pytest.fixture(autouse=True)
 def no_network_no_settings(monkeypatch, tmp_path):
-    def refuse(*args, **kwargs):
-        raise AssertionError('the network was asked')
-    monkeypatch.setattr(socket.socket, 'connect', refuse)
-    monkeypatch.delenv('LANGOCC_CLIP_WEIGHTS', raising=False)
-    for name in ('HF_HOME', 'HF_HUB_CACHE'):
-        monkeypatch.setenv(name, str(tmp_path / 'cache'))
+    cut_off(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope='module')

@@ -1,5 +1,6 @@
 """Small random CLIP models in the files that open_clip publishes."""
 import json
+import socket
 
 import open_clip
 import torch
@@ -21,6 +22,16 @@ def tiny_clip(config=TINY, seed=0, scale=0.3):
             if value.dim() == 1 and name.endswith('weight'):
                 value.data += 1
     return model
+
+
+def cut_off(monkeypatch, folder, *more):
+    """No network, no weights named, caches (and the variables ``more``) in an empty folder."""
+    def refuse(*args, **kwargs):
+        raise AssertionError('the network was asked')
+    monkeypatch.setattr(socket.socket, 'connect', refuse)
+    monkeypatch.delenv('LANGOCC_CLIP_WEIGHTS', raising=False)
+    for name in ('HF_HOME', 'HF_HUB_CACHE', *more):
+        monkeypatch.setenv(name, str(folder / 'cache'))
 
 
 def write_folder(folder, state, config=TINY, preprocess=None, **extra):

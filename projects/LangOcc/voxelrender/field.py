@@ -112,6 +112,16 @@ class VoxelField:
         with self._autocast.restored():
             return self._decode(full_precision(self.gather(index, voxel_ids)))
 
+    def densities_at(self, voxel_ids: Sequence[Tensor]) -> List[Tensor]:
+        """Densities (U_b,) in 1/m of distinct voxels of every batch item, with their gradient.
+
+        Decoded there and nowhere else, unless all densities are there.
+        """
+        if self.has_densities:
+            return [volume.flatten()[ids] for volume, ids in zip(self._volumes, voxel_ids)]
+        with self._autocast.restored():
+            return [self._decode(rows) for rows in self.rows(voxel_ids)]
+
     def connected_densities(self, index: int, voxel_ids: Tensor, rows: Tensor) -> Tensor:
         """Densities (Z, Y, X) whose gradient reaches chosen voxels, the others being constant.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..files import existing_file
 from ..teachers import Teacher
-from ..teachers.dense_teacher import DenseTeacher, read_image, size_pair
+from ..teachers.dense_teacher import DenseTeacher, one_size_batches, read_original, size_pair
 
 _IMAGE_KEYS = ('img_path', 'sample_data_token', 'height', 'width')
 PathLike = Union[str, Path]
@@ -115,11 +115,8 @@ def make_batches(images: Sequence[ImageItem], batch_size: int) -> List[List[Imag
     """
     if batch_size < 1:
         raise ValueError(f'batch_size is {batch_size}, expected at least 1')
-    by_size: Dict[Tuple[int, int], List[ImageItem]] = {}
-    for item in images:
-        by_size.setdefault(item.size, []).append(item)
-    return [group[start:start + batch_size] for group in by_size.values()
-            for start in range(0, len(group), batch_size)]
+    return [[images[index] for index in batch]
+            for batch in one_size_batches([item.size for item in images], batch_size)]
 
 
 class DenseMaps:
@@ -163,11 +160,7 @@ class DenseMaps:
             FileNotFoundError: no such file.
             ValueError: the file is broken or not of the size that its info says.
         """
-        pixels = read_image(item.path)
-        if tuple(pixels.shape[1:]) != item.size:
-            raise ValueError(f'image {item.path} has {tuple(pixels.shape[1:])} pixels (H, W), its '
-                             f'info says {item.size}')
-        return pixels
+        return read_original(item.record)
 
     def blank(self, item: ImageItem) -> Tensor:
         """Stands for an image that could not be read, so that its batch keeps its shape."""

@@ -9,6 +9,7 @@ import torch
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
+from ..teachers.pca import main_directions
 from ..teachers.reducer import Reducer
 from .codecs import Codec, quantise, unit_rows
 
@@ -141,11 +142,8 @@ def principal_basis(rows: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     rows = rows.double()
     mean = rows.mean(dim=0)
     centred = rows - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(rows))
-    basis = vectors.flip(1)
-    # An eigenvector's sign is arbitrary: its largest value shall be positive.
-    peak = basis.gather(0, basis.abs().argmax(dim=0, keepdim=True))
-    return mean, basis * peak.sign(), values.flip(0).clamp(min=0)
+    variances, basis = main_directions(centred.T @ centred / len(rows))
+    return mean, basis, variances
 
 
 def share(variances: Tensor, dims: int) -> float:

@@ -6,7 +6,7 @@ files, from a store, or compute them on the spot.
 Legend: P pixels, E embedding.
 """
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -68,6 +68,22 @@ class Teacher(ABC):
         """Which class indices are sky, as bool of the same shape."""
         return torch.isin(classes, self._sky_ids.to(classes.device))
 
+    def check_targets(self, targets: Sequence[str], mask_dynamic: bool) -> None:
+        """Whether it can make PrepareRays' ``targets``.
+
+        Raises:
+            ValueError: it has no classes, or none that are sky or dynamic, and they are asked for.
+        """
+        name, wants = type(self).__name__, class_demands(targets, mask_dynamic)
+        if wants and self.class_names is None:
+            raise ValueError(f'PrepareRays: {wants} need a teacher with classes; {name} has none')
+        if mask_dynamic and not self.dynamic_classes:
+            raise ValueError(f'PrepareRays: mask_dynamic needs dynamic_classes in the teacher, a '
+                             f'{name}')
+        if 'sky' in targets and not self.sky_classes:
+            raise ValueError(f"PrepareRays: target 'sky' needs sky_classes in the teacher, a "
+                             f'{name}')
+
     def _indices(self, setting: str, names: Sequence[str]) -> Tensor:
         known = self.class_names or ()
         for name in names:
@@ -75,6 +91,12 @@ class Teacher(ABC):
                 raise ValueError(f'{setting} of {type(self).__name__}: {name!r} is not one of its '
                                  f'classes {list(known)}; nearest: {nearest_names(name, known)}')
         return torch.tensor([known.index(name) for name in names], dtype=torch.long)
+
+
+def class_demands(targets: Sequence[str], mask_dynamic: bool) -> List[str]:
+    """Which of PrepareRays' targets and ``mask_dynamic`` need a teacher's classes."""
+    wants = [name for name in ('classes', 'sky') if name in targets]
+    return wants + ['mask_dynamic'] * mask_dynamic
 
 
 def image_of(info: Dict[str, Any], camera: str) -> Dict[str, Any]:

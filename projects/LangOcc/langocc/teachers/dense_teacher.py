@@ -8,7 +8,7 @@ a map.
 """
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -185,12 +185,7 @@ class DenseTeacher(TextTeacher):
         return unit
 
     def _map_of(self, image: Dict[str, Any]) -> np.ndarray:
-        pixels = read_image(image['img_path'])
-        if pixels.shape[1:] != (image['height'], image['width']):
-            raise ValueError(f'{image["img_path"]} has {pixels.shape[1]} x {pixels.shape[2]} '
-                             f'pixels, expected {image["height"]} x {image["width"]} (height x '
-                             f'width) by its info')
-        return self.maps(pixels[None])[0].cpu().numpy()
+        return self.maps(read_original(image)[None])[0].cpu().numpy()
 
 
 def size_pair(name: str, size: Sequence[int]) -> Tuple[int, int]:
@@ -236,6 +231,35 @@ def read_image(path: Union[str, Path]) -> Tensor:
     except OSError as error:  # PIL's UnidentifiedImageError and truncated files
         raise ValueError(f'cannot read image {path}: {error}') from error
     return torch.from_numpy(values).permute(2, 0, 1)
+
+
+def read_original(image: Dict[str, Any]) -> Tensor:
+    """The file of an info's image as (3, H, W) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or not of the size that its info says.
+    """
+    pixels = read_image(image['img_path'])
+    if pixels.shape[1:] != (image['height'], image['width']):
+        raise ValueError(f'image {image["img_path"]} has {pixels.shape[1]} x {pixels.shape[2]} '
+                         f'pixels, expected {image["height"]} x {image["width"]} (height x width): '
+                         'so its info says')
+    return pixels
+
+
+def one_size_batches(sizes: Sequence[Tuple[int, ...]], batch_size: int) -> List[List[int]]:
+    """Indices of images in batches of one size, in order within a size.
+
+    Args:
+        sizes: of every image.
+        batch_size: images of a batch at most.
+    """
+    by_size: Dict[Tuple[int, ...], List[int]] = {}
+    for index, size in enumerate(sizes):
+        by_size.setdefault(tuple(size), []).append(index)
+    return [group[start:start + batch_size] for group in by_size.values()
+            for start in range(0, len(group), batch_size)]
 
 
 def resize_images(images: Tensor, size: Tuple[int, int]) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor
 from voxelrender import RayBundle
 
 from ..structures import RayImages
-from .dense_teacher import DenseTeacher
+from .base import class_demands
+from .dense_teacher import DenseTeacher, one_size_batches
 from .sampling import sample_tensor_maps
 
 
@@ -74,7 +75,8 @@ class OnlineTeacher:
         """
         for bundle, item in zip(rays, images):
             self._check(bundle, item)
-        device, wants_classes = rays[0].device, any(_wants_classes(item) for item in images)
+        device, wants_classes = rays[0].device, any(
+            class_demands(item.targets, item.mask_dynamic) for item in images)
         with torch.autocast(device.type, enabled=False):  # the teacher has a precision of its own
             feats, classes = self._look_up(images, device, wants_classes)
         sizes = [len(item) for item in images]
@@ -85,16 +87,7 @@ class OnlineTeacher:
         teacher = self.build()
         if len(rays) != len(images):
             raise ValueError(f'{len(rays)} rays with the pixels of {len(images)}')
-        wants = [name for name in ('classes', 'sky') if name in images.targets]
-        wants += ['mask_dynamic'] * images.mask_dynamic
-        name = type(teacher).__name__
-        if wants and teacher.class_names is None:
-            raise ValueError(f'PrepareRays: {wants} need a teacher with classes; {name} has none: '
-                             'give it class_names and text_encoder')
-        if 'sky' in images.targets and not teacher.sky_classes:
-            raise ValueError(f"PrepareRays: target 'sky' needs sky_classes in {name}")
-        if images.mask_dynamic and not teacher.dynamic_classes:
-            raise ValueError(f'PrepareRays: mask_dynamic needs dynamic_classes in {name}')
+        teacher.check_targets(images.targets, images.mask_dynamic)
 
     def _look_up(self, images: Sequence[RayImages], device: torch.device, wants_classes: bool
                  ) -> Tuple[Tensor, Tensor]:
@@ -107,7 +100,8 @@ class OnlineTeacher:
         pixels = torch.cat([item.pixels for item in images])
         feats = torch.zeros(len(pixels), teacher.embed_dims, device=device)
         classes = torch.full((len(pixels), ), -1, dtype=torch.long, device=device)
-        for chunk in _chunks_of_one_size(pictures, teacher.chunk_size):
+        for chunk in one_size_batches(
+                [picture.shape for picture in pictures], teacher.chunk_size):
             height, width = pictures[chunk[0]].shape[1:]
             maps = teacher.maps(torch.stack([pictures[place] for place in chunk]))
             place_of = torch.full((len(pictures), ), -1, dtype=torch.long, device=device)
@@ -135,10 +129,6 @@ class OnlineTeacher:
         return rays
 
 
-def _wants_classes(images: RayImages) -> bool:
-    return images.mask_dynamic or bool({'classes', 'sky'} & set(images.targets))
-
-
 def _different_images(images: Sequence[RayImages], device: torch.device
                       ) -> Tuple[List[Tensor], Tensor]:
     """Each image of a batch once, and (R,) long: the image of each ray among them."""
@@ -154,12 +144,3 @@ def _different_images(images: Sequence[RayImages], device: torch.device
                              device=device)
         ids.append(table[item.image_ids])
     return pictures, torch.cat(ids)
-
-
-def _chunks_of_one_size(pictures: Sequence[Tensor], chunk_size: int) -> List[List[int]]:
-    """Indices of images, at most ``chunk_size`` of one size at a time."""
-    by_size: Dict[Tuple[int, ...], List[int]] = {}
-    for place, picture in enumerate(pictures):
-        by_size.setdefault(tuple(picture.shape), []).append(place)
-    return [places[start:start + chunk_size] for places in by_size.values()
-            for start in range(0, len(places), chunk_size)]

@@ -10,7 +10,7 @@ their mean. As most of a feature's length is that mean, the share of the length 
 
 Legend: P features, E embedding, D reduced dimensions.
 """
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -86,6 +86,20 @@ class FeatureMoments:
         return self.second_moment - torch.outer(self.mean, self.mean)
 
 
+def main_directions(moment: Tensor) -> Tuple[Tensor, Tensor]:
+    """Eigenvalues (E,), largest first and none negative, and eigenvectors (E, E) in columns.
+
+    An eigenvector's sign is arbitrary: its largest value shall be positive.
+
+    Args:
+        moment: (E, E), symmetric.
+    """
+    values, vectors = torch.linalg.eigh(moment)
+    basis = vectors.flip(1)
+    peak = basis.gather(0, basis.abs().argmax(dim=0, keepdim=True))
+    return values.flip(0).clamp(min=0), basis * peak.sign()
+
+
 def moments_of(batches: Iterable[Tensor]) -> FeatureMoments:
     """Moments of batches of features (..., E).
 
@@ -123,10 +137,8 @@ def fit_pca(moments: FeatureMoments, dims: int = 128, metadata: Optional[Dict[st
         raise ValueError(f'there are no features to fit a basis on ({moments.num_empty} are zero)')
     if not 1 <= dims <= moments.embed_dims:
         raise ValueError(f'dims is {dims}, expected 1 ... {moments.embed_dims}')
-    values, vectors = torch.linalg.eigh(moments.second_moment)
-    values, basis = values.flip(0)[:dims].clamp(min=0), vectors.flip(1)[:, :dims]
-    largest = basis.gather(0, basis.abs().argmax(dim=0, keepdim=True))
-    basis = basis * largest.sign()
+    values, basis = main_directions(moments.second_moment)
+    values, basis = values[:dims], basis[:, :dims]
     covariance = moments.covariance
     spread = float(covariance.trace())
     kept = float((basis.T @ covariance @ basis).trace())

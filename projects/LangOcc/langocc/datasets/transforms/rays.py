@@ -11,7 +11,7 @@ from mmdet3d.registry import TASK_UTILS, TRANSFORMS
 from torch import Tensor
 
 from ...structures import RayImages
-from ...teachers.base import Teacher, image_of
+from ...teachers.base import Teacher, class_demands, image_of
 from ...teachers.sampling import LRUCache, sample_map
 from ..ray_sources import PixelDraw, RaySource, draw_to_rays
 from .loading import read_image
@@ -93,18 +93,12 @@ class PrepareRays(BaseTransform):
         if isinstance(self.teacher, str):
             self._check_online()
             return
-        wants_classes = [name for name in ('classes', 'sky') if name in self.targets]
-        wants_classes += ['mask_dynamic'] if self.mask_dynamic else []
-        wants = wants_classes + ['lang_feats'] * ('lang_feats' in self.targets)
+        wants = class_demands(self.targets, self.mask_dynamic)
+        wants += ['lang_feats'] * ('lang_feats' in self.targets)
         if wants and self.teacher is None:
             raise ValueError(f'PrepareRays: {wants} need a teacher, none is set')
-        if wants_classes and self.teacher.class_names is None:
-            raise ValueError(f'PrepareRays: {wants_classes} need a teacher with classes; '
-                             f'{type(self.teacher).__name__} has none')
-        if self.mask_dynamic and not self.teacher.dynamic_classes:
-            raise ValueError('PrepareRays: mask_dynamic needs dynamic_classes in the teacher')
-        if 'sky' in self.targets and not self.teacher.sky_classes:
-            raise ValueError("PrepareRays: target 'sky' needs sky_classes in the teacher")
+        if wants:
+            self.teacher.check_targets(self.targets, self.mask_dynamic)
 
     def _check_online(self) -> None:
         if self.teacher != ONLINE:
@@ -169,7 +163,7 @@ class PrepareRays(BaseTransform):
 
     def _classes(self, results: Dict[str, Any], draw: PixelDraw) -> Optional[Tensor]:
         """(R,) long teacher classes, or None where nobody asks for them."""
-        if not (self.mask_dynamic or {'classes', 'sky'} & set(self.targets)):
+        if not class_demands(self.targets, self.mask_dynamic):
             return None
         out = torch.full((len(draw), ), -1, dtype=torch.long)
         for index, info, camera in _images(results, draw):

@@ -2,8 +2,6 @@
 
 Legend: B batch; volumes are (B, Z, Y, X).
 """
-from typing import List
-
 import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
@@ -91,7 +89,7 @@ class FlatRoadLoss(nn.Module):
         layer = self._layer(field.grid)
         ids = [self._draw(field.grid, layer, field.device) for _ in range(len(field))]
         total = 0
-        for chosen, densities in zip(ids, _densities(field, ids)):
+        for chosen, densities in zip(ids, field.densities_at(ids)):
             road = chosen.div(_plane(field.grid), rounding_mode='floor') == layer
             opacities = -torch.expm1(-densities[road] * field.grid.voxel_size[2])
             excess = (densities[~road] - self.free_density).clamp(min=0)
@@ -111,13 +109,6 @@ class FlatRoadLoss(nn.Module):
         anywhere = torch.randint(grid.num_voxels, (self.num_voxels,), device=device)
         road = layer * plane + torch.randint(plane, (self.num_voxels,), device=device)
         return torch.unique(torch.cat([anywhere, road]))
-
-
-def _densities(field: VoxelField, ids: List[Tensor]) -> List[Tensor]:
-    """Densities (U_b,) of distinct voxels of every batch item, decoded there where they are not."""
-    if field.has_densities:
-        return [field.density(index).flatten()[chosen] for index, chosen in enumerate(ids)]
-    return [field.density_decoder(rows)[:, 0].float() for rows in field.rows(ids)]
 
 
 def _plane(grid: VoxelGrid) -> int:
