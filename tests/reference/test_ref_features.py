@@ -146,3 +146,22 @@ def test_features_that_are_there():
 def test_another_convolution_is_refused():
     with pytest.raises(ValueError, match=r"'stride': \(2, 2, 2\).*expected.*\(1, 1, 1\)"):
         ConvolvedFeatures(torch.zeros(1, 2, 4, 4, 4), nn.Conv3d(2, 3, 3, stride=2, padding=1))
+
+
+@pytest.mark.parametrize('batch, channels_last', [(1, False), (1, True), (2, False), (2, True)])
+def test_a_gradient_follows_what_was_read_without_one(batch, channels_last):
+    """Rows that are a view of the source: proposals read them before they are trained on."""
+    inputs = torch.randn(batch, 3, 2, 3, 4, dtype=DTYPE, requires_grad=True)
+    source = 2 * inputs
+    if channels_last:
+        source = source.to(memory_format=torch.channels_last_3d)
+    ours = UpsampledFeatures(source, (2, 1, 2))
+    ids = [torch.arange(7)] * batch
+    with torch.no_grad():
+        before = ours.gather(0, ids[0])
+    rows = ours.rows(ids)
+    assert torch.equal(rows[0].detach(), before)
+    got, = torch.autograd.grad(sum(r.square().sum() for r in rows), inputs)
+    whole = torch.nn.functional.interpolate(2 * inputs, scale_factor=(2, 1, 2), mode='trilinear')
+    want, = torch.autograd.grad(whole.flatten(2)[..., :7].square().sum(), inputs)
+    assert want.any() and torch.allclose(got, want, atol=1e-10)

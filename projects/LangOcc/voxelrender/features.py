@@ -107,7 +107,8 @@ class DeferredFeatures(VoxelFeatures, ABC):
 
     def _source_rows(self) -> Tensor:
         """What `_as_rows` makes of the source, once; again where a gradient is wanted first now."""
-        if self._table is None or (torch.is_grad_enabled() and not self._table.requires_grad
+        # A view that was made without gradient says that it requires one, and passes none on.
+        if self._table is None or (torch.is_grad_enabled() and self._table.grad_fn is None
                                    and self.source.requires_grad):
             self._table = self._as_rows(self.source.permute(0, 2, 3, 4, 1))
         return self._table
