@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [--format-only DIR] ...``."""
+"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [--metrics NAME ...] ...``."""
 import argparse
+from typing import Sequence
 
+from mmdet3d.registry import METRICS
 from mmengine.config import Config
 
 from langocc.engine import add_runner_arguments, build_runner, read_config, set_checkpoint
@@ -13,9 +15,32 @@ def parse_args() -> argparse.Namespace:
     add_runner_arguments(parser)
     parser.add_argument('checkpoint', nargs='?', help='checkpoint; the constant slab needs none')
     parser.add_argument('--out', metavar='FILE.json', help='write the metrics as JSON')
+    parser.add_argument('--metrics', nargs='+', metavar='NAME', help='metrics to compute, for '
+                        "instance OccMetric RayIoUMetric (default: the config's test_evaluator; "
+                        'metrics that it has keep their settings)')
     parser.add_argument('--format-only', metavar='DIR', help='score nothing; write predictions in '
                         "Occ3D's layout to DIR")
     return parser.parse_args()
+
+
+def metrics_of(cfg: Config) -> list:
+    """The configs of ``test_evaluator``, one metric or several, as a list."""
+    evaluator = cfg.test_evaluator
+    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+
+
+def choose_metrics(cfg: Config, names: Sequence[str]) -> None:
+    """Puts the metrics of these names into ``test_evaluator``; those it has keep their settings.
+
+    Raises:
+        ValueError: no metric has that name.
+    """
+    unknown = [name for name in names if METRICS.get(name) is None]
+    if unknown:
+        raise ValueError(f'--metrics: no metric is called {unknown}; langocc has OccMetric, '
+                         'RayIoUMetric, RetrievalMetric and PointSegOccMetric')
+    settings = {metric['type']: metric for metric in metrics_of(cfg)}
+    cfg.test_evaluator = [settings.get(name, dict(type=name)) for name in dict.fromkeys(names)]
 
 
 def write_predictions_only(cfg: Config, out_dir: str) -> None:
@@ -24,7 +49,7 @@ def write_predictions_only(cfg: Config, out_dir: str) -> None:
     Raises:
         ValueError: it is not among them.
     """
-    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    metrics = metrics_of(cfg)
     of_occupancy = [metric for metric in metrics if metric['type'] == 'OccMetric']
     if not of_occupancy:
         raise ValueError('--format-only needs OccMetric in test_evaluator, which has '
@@ -37,6 +62,8 @@ def main() -> None:
     cfg = read_config(args)
     with one_line_errors('test', ValueError):
         set_checkpoint(cfg, args.checkpoint)
+        if args.metrics:
+            choose_metrics(cfg, args.metrics)
         if args.format_only:
             write_predictions_only(cfg, args.format_only)
     metrics = build_runner(cfg, args.launcher).test()

@@ -13,6 +13,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 
 from ..occ3d import OCC3D_CLASSES, OCC3D_COLORS
 from .frame_store import FrameStore
+from .lidar_origins import LidarOrigins
 from .nuscenes_infos import INSTANCE_CLASSES
 
 NUSCENES_CAMERAS = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK',
@@ -35,6 +36,8 @@ class NuScenesOccDataset(Det3DDataset):
     - ``camera_names``: the N cameras to use, in order;
     - ``key_ego2global``: (4, 4) float64, the frame of the volume, and ``ray_ego2global``, that of
       rays and labels: the same but for ``key_ego='first_camera'``;
+    - ``lidar_origins``: (n, 3) float64 metres in that frame, the LiDAR at the scene's key frames in
+      order of time (origins of RayIoU's rays); where the scene has LiDAR;
     - ``data_root``; ``ann_info`` (``eval_ann_info`` in test mode): boxes, labels as Occ3D classes.
 
     A frame outside the scene is replaced by the current one. Only the key frame carries
@@ -111,6 +114,7 @@ class NuScenesOccDataset(Det3DDataset):
         if categories is not None:
             self._metainfo['categories'] = {int(i): name for i, name in categories.items()}
         self._frames = FrameStore(infos, serialize=self.serialize_data)
+        self._lidar_origins = LidarOrigins(infos)
         return [dict(token=info['token'], frame=i) for i, info in enumerate(infos)]
 
     def parse_data_info(self, info: dict) -> dict:
@@ -181,6 +185,9 @@ class NuScenesOccDataset(Det3DDataset):
             key_ego2global=np.array(key_pose, dtype=np.float64),
             ray_ego2global=np.array(key_info['ego2global'], dtype=np.float64),
             data_root=self.data_root)
+        origins = self._lidar_origins.seen_from(info['scene_name'], info['ray_ego2global'])
+        if len(origins):
+            info['lidar_origins'] = origins
         if not self.test_mode:
             info['ann_info'] = self.parse_ann_info(info)
         elif self.load_eval_anns:

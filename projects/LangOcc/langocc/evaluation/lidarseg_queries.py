@@ -5,11 +5,11 @@ infos (``metainfo['categories']``).
 
 Legend: P points.
 """
-from pathlib import Path
 from typing import Dict, List, Mapping, Sequence
 
 import numpy as np
 
+from ..datasets.label_source import read_lidarseg
 from ..datasets.ray_sources import read_lidar
 from ..datasets.retrieval_benchmark import Query, seen_by
 from ..teachers import nearest_names
@@ -75,17 +75,9 @@ def lidarseg_queries(info: dict, classes: Mapping[str, Sequence[int]]) -> List[Q
         ValueError: the frame has no LiDAR labels, or their number is not that of the points.
         FileNotFoundError: the file of labels or points is not there.
     """
-    token = info['token']
-    if not info.get('pts_semantic_mask_path'):
-        raise ValueError(f'sample {token} has no LiDAR labels (pts_semantic_mask_path)')
-    path, points = Path(info['pts_semantic_mask_path']), read_lidar(info)
-    if not path.is_file():
-        raise FileNotFoundError(f'LiDAR labels {path} of sample {token} do not exist')
-    labels = np.fromfile(path, dtype=np.uint8)
-    if len(labels) != len(points):
-        raise ValueError(f'{path} labels {len(labels)} points, the LiDAR file of sample {token} '
-                         f'has {len(points)}')
+    points = read_lidar(info)
+    labels = read_lidarseg(info, len(points))
     seen = [seen_by(info, camera, points)[0] for camera in info['camera_names']]
     matching = np.unique(np.concatenate(seen)) if seen else np.zeros(0, np.int64)
-    return [Query(token, NO_SPLIT, word, np.isin(labels, numbers), matching)
+    return [Query(info['token'], NO_SPLIT, word, np.isin(labels, numbers), matching)
             for word, numbers in classes.items()]

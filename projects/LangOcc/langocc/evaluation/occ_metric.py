@@ -3,13 +3,10 @@
 Legend: X, Y, Z grid cells; 18 classes, 17 = free. Rows kept in ``results`` are one small matrix a
 mask and sample, so that memory does not grow with the grid and processes exchange counts only.
 """
-import os
-import sys
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 from mmdet3d.registry import METRICS
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
@@ -18,11 +15,12 @@ from .occ_confusion import (
     MASKS, VARIANTS, class_ious, confusion_matrix, geometric_iou, mean_iou, observed_voxels,
     variant_ious
 )
-from .occ_files import load_occupancy, save_prediction
+from .occ_files import save_prediction
+from .sample_metric import SampleMetric, same_shape
 
 
 @METRICS.register_module()
-class OccMetric(BaseMetric):
+class OccMetric(SampleMetric):
     """Scores ``pred_occ`` against Occ3D labels, or writes it in Occ3D's layout.
 
     The truth is the sample's ``gt_occ``; where none is packed it is read from the file that the
@@ -57,12 +55,11 @@ class OccMetric(BaseMetric):
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None,
                  collect_dir: Optional[str] = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        super().__init__(data_root, collect_device, prefix, collect_dir)
         self.variants = _known('variants', variants, VARIANTS)
         self.masks = _known('masks', masks, MASKS)
         if format_only and not out_dir:
             raise ValueError('OccMetric: format_only=True needs out_dir, the folder to write to')
-        self.data_root = data_root
         self.format_only = format_only
         self.out_dir = out_dir
 
@@ -78,30 +75,15 @@ class OccMetric(BaseMetric):
             ValueError: prediction and truth differ in shape, or a predicted class is unknown.
         """
         for sample in data_samples:
-            token = _required(sample, 'token', 'a data sample')
-            prediction = self._prediction(sample, token)
+            token = self.required(sample, 'token', 'a data sample')
+            prediction = self.prediction_of(sample, token)
             if self.out_dir:
-                scene_name = _required(sample, 'scene_name', f'sample {token}')
+                scene_name = self.required(sample, 'scene_name', f'sample {token}')
                 save_prediction(self.out_dir, scene_name, token, prediction)
             row = {'token': token}
             if not self.format_only:
-                row['matrices'] = self._matrices(prediction, self._truth(sample, token), token)
+                row['matrices'] = self._matrices(prediction, self.truth_of(sample, token), token)
             self.results.append(row)
-
-    def evaluate(self, size: int) -> dict:
-        """Scores what all processes collected.
-
-        mmengine cuts the collected rows to ``size``, which removes a sampler's repeats only if they
-        come last. All rows are taken here, and repeats are removed by token.
-
-        Args:
-            size: number of samples in the data set.
-
-        Returns:
-            Scores by name (see the class), the same in every process.
-        """
-        self._expected_size = size
-        return super().evaluate(sys.maxsize)
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Sums the matrices and reads the scores from the sums.
@@ -113,11 +95,7 @@ class OccMetric(BaseMetric):
             Scores times 100 by name; empty with ``format_only``.
         """
         logger = MMLogger.get_current_instance()
-        rows = {row['token']: row for row in reversed(results)}
-        expected = getattr(self, '_expected_size', len(rows))
-        if len(rows) != expected:
-            logger.warning(f'OccMetric: {len(rows)} different samples were scored, the data set '
-                           f'has {expected}')
+        rows = self.rows_by_token(results)
         if self.out_dir:
             logger.info(f'OccMetric: {len(rows)} predictions written to {self.out_dir}')
         if self.format_only:
@@ -130,24 +108,10 @@ class OccMetric(BaseMetric):
             scores.update(self._scores(matrix, '' if mask == 'camera' else f'_{mask}'))
         return scores
 
-    def _prediction(self, sample: Mapping, token: str) -> np.ndarray:
-        prediction = _required(sample, 'pred_occ', f'sample {token}')
-        return _to_numpy(_required(prediction, 'semantics', f'pred_occ of sample {token}'))
-
-    def _truth(self, sample: Mapping, token: str) -> Dict[str, np.ndarray]:
-        truth = sample.get('gt_occ')
-        if truth is not None:
-            return {k: _to_numpy(truth[k]) for k in _TRUTH_FIELDS if k in truth}
-        if sample.get('occ_path') is None:
-            raise KeyError(f"sample {token} has neither 'gt_occ' nor 'occ_path' to score against")
-        return load_occupancy(os.path.join(self.data_root or '', sample['occ_path']))
-
     def _matrices(self, prediction: np.ndarray, truth: Mapping[str, np.ndarray],
                   token: str) -> Dict[str, np.ndarray]:
-        semantics = _required(truth, 'semantics', f'truth of sample {token}')
-        if prediction.shape != semantics.shape:
-            raise ValueError(f'sample {token}: prediction has shape {prediction.shape}, '
-                             f'truth {semantics.shape}')
+        semantics = truth['semantics']
+        same_shape(prediction, semantics, token)
         try:
             return {
                 mask: confusion_matrix(semantics, prediction, observed_voxels(truth, mask))
@@ -178,9 +142,6 @@ class OccMetric(BaseMetric):
         return table.table
 
 
-_TRUTH_FIELDS = ('semantics', 'mask_camera', 'mask_lidar')
-
-
 def _known(name: str, chosen: Sequence[str], known: Mapping) -> tuple:
     """The choice as a tuple; an error names what is unknown."""
     chosen = (chosen, ) if isinstance(chosen, str) else tuple(chosen)
@@ -188,15 +149,3 @@ def _known(name: str, chosen: Sequence[str], known: Mapping) -> tuple:
     if unknown or not chosen:
         raise ValueError(f'OccMetric: {name}={list(chosen)}, expected some of {list(known)}')
     return chosen
-
-
-def _required(mapping: Mapping, key: str, owner: str) -> Any:
-    """``mapping[key]``; an error names the owner."""
-    if key not in mapping or mapping[key] is None:
-        raise KeyError(f"OccMetric: {owner} has no '{key}'")
-    return mapping[key]
-
-
-def _to_numpy(values: Any) -> np.ndarray:
-    """A tensor on any device, or an array, as an array."""
-    return values.detach().cpu().numpy() if hasattr(values, 'detach') else np.asarray(values)

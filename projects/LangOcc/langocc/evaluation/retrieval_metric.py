@@ -18,6 +18,7 @@ from ..files import write_json
 from ..structures import PointQueries
 from ..teachers import Teacher
 from .retrieval import COLUMNS, VARIANTS, means_by_group, score_query, teacher_features
+from .sample_metric import to_numpy
 
 
 @METRICS.register_module()
@@ -112,7 +113,7 @@ class RetrievalMetric(BaseMetric):
         column = asked.words.index(query.words)
         similarity = answer['point_similarity']
         return score_query(
-            query, _to_numpy(answer['point_in_range']), _to_numpy(similarity[:, column]),
+            query, to_numpy(answer['point_in_range']), to_numpy(similarity[:, column]),
             self._cosines_of_teacher(place, sample, asked, similarity), self.variant)
 
     def _cosines_of_teacher(self, place: int, sample: Mapping, asked: PointQueries,
@@ -201,8 +202,3 @@ def _table(summary: Mapping) -> str:
     rows += [[f'mean of {means["queries"]}', group, *cells(means)]
              for group, means in summary['means'].items()]
     return AsciiTable(rows).table
-
-
-def _to_numpy(values: Any) -> np.ndarray:
-    """A tensor on any device, or an array, as an array."""
-    return values.detach().cpu().numpy() if hasattr(values, 'detach') else np.asarray(values)

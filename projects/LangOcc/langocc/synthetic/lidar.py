@@ -10,6 +10,7 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
+from ..lidarseg import CATEGORY_TO_CLASS, CLASS_TO_CATEGORY, LIDARSEG_CATEGORIES
 from ..occ3d import OCC3D_CLASSES
 
 NUM_BEAMS, NUM_AZIMUTHS = 32, 1080
@@ -19,32 +20,6 @@ RANGE_NOISE = 0.02  # metres, standard deviation
 # Chance of no return: everywhere, more at the end of the range, and for a surface seen edge-on.
 _DROPOUT, _FAR_DROPOUT, _GRAZING_DROPOUT = 0.02, 0.25, 0.30
 
-LIDARSEG_CATEGORIES: Tuple[str, ...] = (
-    'noise', 'animal', 'human.pedestrian.adult', 'human.pedestrian.child',
-    'human.pedestrian.construction_worker', 'human.pedestrian.personal_mobility',
-    'human.pedestrian.police_officer', 'human.pedestrian.stroller', 'human.pedestrian.wheelchair',
-    'movable_object.barrier', 'movable_object.debris', 'movable_object.pushable_pullable',
-    'movable_object.trafficcone', 'static_object.bicycle_rack', 'vehicle.bicycle',
-    'vehicle.bus.bendy', 'vehicle.bus.rigid', 'vehicle.car', 'vehicle.construction',
-    'vehicle.emergency.ambulance', 'vehicle.emergency.police', 'vehicle.motorcycle',
-    'vehicle.trailer', 'vehicle.truck', 'flat.driveable_surface', 'flat.other', 'flat.sidewalk',
-    'flat.terrain', 'static.manmade', 'static.other', 'static.vegetation', 'vehicle.ego')
-# The raw category of a hit whose object has no box, Occ3D class -> category.
-CLASS_TO_CATEGORY: Dict[str, str] = {
-    'others': 'static.other', 'barrier': 'movable_object.barrier', 'bicycle': 'vehicle.bicycle',
-    'bus': 'vehicle.bus.rigid', 'car': 'vehicle.car',
-    'construction_vehicle': 'vehicle.construction', 'motorcycle': 'vehicle.motorcycle',
-    'pedestrian': 'human.pedestrian.adult', 'traffic_cone': 'movable_object.trafficcone',
-    'trailer': 'vehicle.trailer', 'truck': 'vehicle.truck',
-    'driveable_surface': 'flat.driveable_surface', 'other_flat': 'flat.other',
-    'sidewalk': 'flat.sidewalk', 'terrain': 'flat.terrain', 'manmade': 'static.manmade',
-    'vegetation': 'static.vegetation'}
-# Occ3D's classes of raw categories that are not 'others' (0), by nuScenes' challenge mapping.
-CATEGORY_TO_CLASS: Dict[str, str] = {
-    **{category: name for name, category in CLASS_TO_CATEGORY.items()},
-    'static.other': 'others', 'vehicle.bus.bendy': 'bus',
-    'human.pedestrian.child': 'pedestrian', 'human.pedestrian.construction_worker': 'pedestrian',
-    'human.pedestrian.police_officer': 'pedestrian'}
 # Share of the light that comes back, by class: dark asphalt, bright signs and plates.
 _REFLECTANCE = np.array([.3, .45, .35, .5, .4, .55, .35, .3, .7, .5, .45, .12, .2, .3, .25, .4,
                          .3])
