@@ -12,7 +12,9 @@ model = dict(occ_head=dict(
     feat_channels=trunk.feat_channels,
     grid=trunk.grid,
     position_frequencies=trunk.position_frequencies,
+    height_frequencies=trunk.height_frequencies,
     upsample=trunk.upsample,
+    keep_volume=trunk.keep_volume,
     mask='camera',
     loss_occ=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)))
 train_pipeline = [

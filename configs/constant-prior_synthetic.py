@@ -2,7 +2,7 @@
 
 Fit it first, on the training set of any recipe (INFO_ROOT: the folder of the infos):
 
-    python tools/fit_prior.py configs/bevstereo-occ-tiny_r18_1xb2_synthetic.py \
+    python tools/fit_prior.py configs/bevstereo-occ-tiny_r18_1xb1_synthetic.py \
         --out INFO_ROOT/prior.npz
 """
 _base_ = ['_base_/default_runtime.py', '_base_/datasets/synthetic_occ.py']

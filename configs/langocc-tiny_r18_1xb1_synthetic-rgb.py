@@ -9,7 +9,7 @@ model = dict(occ_head=dict(
                                           num_hidden=2, norm_input=True)),
     density_decoder=_base_.density,
     density_threshold=_base_.density_threshold,
-    losses=dict(_delete_=True, rgb=dict(type='RenderedRGBLoss'))))
+    losses=dict(_delete_=True, rgb=dict(type='RenderedRGBLoss'), road=_base_.road_loss)))
 train_pipeline = [
     *_base_.image_pipeline,
     dict(type='PrepareRays', source=dict(type='CameraPixelSource'),

@@ -16,6 +16,7 @@ from mmengine.runner import set_random_seed
 from langocc.files import existing_file, one_line_errors
 from langocc.visualization import save_picture
 from langocc.visualization.browse import draw_sample
+from voxelrender import VoxelGrid
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,13 +47,16 @@ def main() -> None:
     wrong = [index for index in args.index if not 0 <= index < len(dataset)]
     if wrong:
         raise SystemExit(f'browse_dataset: no sample {wrong}, the data set has {len(dataset)}')
+    grid = (cfg.get('visualizer') or {}).get('grid')  # of the labels; Occ3D's where none is named
+    settings = {} if grid is None else dict(grid=VoxelGrid(**grid))
     for index in args.index:
         set_random_seed(args.seed + index)
         packed = dataset[index]
         token = packed['data_samples'].metainfo.get('token', 'sample')
-        print(save_picture(Path(args.out_dir) / f'{index:05d}_{token}.png', draw_sample(packed)))
+        picture = draw_sample(packed, **settings)
+        print(save_picture(Path(args.out_dir) / f'{index:05d}_{token}.png', picture))
 
 
 if __name__ == '__main__':
-    with one_line_errors('browse_dataset'):
+    with one_line_errors('browse_dataset', ValueError):
         main()

@@ -8,7 +8,7 @@
 # where it stopped; a WORK_DIR that was made with other options is refused. About 20 minutes on 2
 # CPU cores after the environment is built, a few on a GPU. --tiny: two streets and a few steps, in
 # about two minutes, to see every part work; its scores mean nothing. From the environment:
-#   QUICKSTART_STEPS  training steps of two samples (default: 350, on a GPU 1500, with --tiny 2)
+#   QUICKSTART_STEPS  training steps (default: 1000, on a GPU 3000, with --tiny 2)
 #   PYTHON            interpreter of an environment that is ready (default: .venv is built and used)
 set -euo pipefail
 TINY=""
@@ -26,7 +26,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
 # Keep freed memory: a CPU training step otherwise spends a sixth of its time in page faults.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
     MALLOC_TOP_PAD_=134217728
-CONFIG=configs/langocc-tiny_r18_1xb2_synthetic-camera.py
+CONFIG=configs/langocc-tiny_r18_1xb1_synthetic-camera.py
 PRIOR=configs/constant-prior_synthetic.py
 DATA="$WORK_DIR/data" RUN="$WORK_DIR/camera" PRIOR_RUN="$WORK_DIR/prior"
 
@@ -109,7 +109,7 @@ write_report() {
     cat << END
 # Quickstart
 
-Trained for $STEPS steps of two samples on synthetic streets \
+Trained for $STEPS steps on synthetic streets \
 ($(grep -c ': train$' "$DATA/splits.txt")), from images and a 2D teacher alone; scored on others \
 ($(grep -c ': val$' "$DATA/splits.txt")). \`prior\` is the constant prior: each voxel's most
 frequent class in training.
@@ -176,7 +176,7 @@ if [ -n "$TINY" ]; then
     STEPS="${STEPS:-2}"
 fi
 if [ -z "$STEPS" ]; then
-    STEPS="$("$PYTHON" -c 'import torch; print(1500 if torch.cuda.is_available() else 350)')"
+    STEPS="$("$PYTHON" -c 'import torch; print(3000 if torch.cuda.is_available() else 1000)')"
 fi
 
 # Stages that finished are not run again, so they must be of the same options.
@@ -203,7 +203,7 @@ stage reducer "$DATA/reducer_128.safetensors" "the linear map of language, 512 -
     "$PYTHON" tools/fit_reducer.py --text-embeds "$DATA/text_embeds/words.npz" --dims 128 \
     --out "$DATA/reducer_128.safetensors"
 stage prior "$DATA/prior.npz" "the constant prior: each voxel's most frequent training class" \
-    "$PYTHON" tools/fit_prior.py configs/bevstereo-occ-tiny_r18_1xb2_synthetic.py \
+    "$PYTHON" tools/fit_prior.py configs/bevstereo-occ-tiny_r18_1xb1_synthetic.py \
     --out "$DATA/prior.npz"
 stage prior_scores "$PRIOR_RUN/metrics.json" "its scores on streets never trained on" \
     "$PYTHON" tools/test.py $PRIOR --work-dir "$PRIOR_RUN/test" --out "$PRIOR_RUN/metrics.json"

@@ -172,6 +172,31 @@ def test_wrong_volume_is_named():
         build()(torch.randn(1, 3, 2, 8, 8))
 
 
+def test_axes_of_the_volume():
+    """A head of another order gives what this one gives of the same volume."""
+    plain, turned = build(), build(volume_order='xyz')
+    turned.load_state_dict(plain.state_dict())
+    feats = torch.randn(2, 3, 4, 8, 8)
+    assert torch.equal(turned(feats.permute(0, 1, 4, 3, 2)).feats, plain(feats).feats)
+    with pytest.raises(ValueError, match="order is 'xyy'"):
+        build(volume_order='xyy')
+
+
+def test_wrong_channels_and_dimensions_are_named():
+    with pytest.raises(ValueError, match=r'5 channels, \(1, 5, 4, 8, 8\).*in_channels=3'):
+        build()(torch.randn(1, 5, 4, 8, 8))
+    with pytest.raises(ValueError, match=r'shape \(1, 3, 8, 8\) has not the axes'):
+        build()(torch.randn(1, 3, 8, 8))
+
+
+def test_samples_without_rays_are_named():
+    from mmdet3d.structures import Det3DDataSample
+    samples = [Det3DDataSample(metainfo=dict(token=token)) for token in 'ab']
+    samples[0].gt_rays = make_rays()
+    with pytest.raises(KeyError, match=r"missing in samples \['b'\].*PrepareRays"):
+        build().loss(volume(2), samples)
+
+
 def test_loss_without_its_decoder_is_named():
     with pytest.raises(ValueError, match="loss 'colour' .*'rgb'.*'lang'"):
         build(losses=dict(colour=dict(type='RenderedRGBLoss')))
@@ -288,6 +313,21 @@ def test_heights_reach_every_decoder():
     densities = head(torch.zeros(1, 3, 2, 8, 8)).densities[0]
     assert densities.std(dim=0).min() > 1e-5  # layers of one cell of the volume differ too
     assert densities.flatten(1).std(dim=1).max() < 1e-6  # and nothing else
+
+
+def test_a_kept_volume_is_read_as_it_is():
+    head = build(keep_volume=True, upsample=(2, 1, 1), position_frequencies=1)
+    width = head.final_conv.conv.out_channels
+    assert head.out_channels == width + 3 == head.density_decoder.in_channels
+    feats = torch.randn(2, 3, 2, 8, 8)
+    made = head.features(feats).volume()
+    assert torch.equal(made[:, width:], F.interpolate(
+        feats, scale_factor=(2, 1, 1), mode='trilinear', align_corners=False))
+    plain = build(upsample=(2, 1, 1), position_frequencies=1)
+    plain.final_conv.load_state_dict(head.final_conv.state_dict())
+    assert torch.equal(made[:, :width], plain.features(feats).volume())
+    with pytest.raises(ValueError, match='keep_volume=True needs upsample'):
+        build(keep_volume=True)
 
 
 def test_image_gain_scales_what_reads_the_volume():

@@ -9,7 +9,7 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.registry import init_default_scope
 
 import langocc  # noqa: F401
-from langocc.models.heads.bev_occ_head import class_weights
+from langocc.models.heads.voxel_labels import class_weights
 from langocc.structures import OccData
 
 init_default_scope('mmdet3d')

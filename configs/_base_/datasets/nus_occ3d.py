@@ -21,6 +21,9 @@ rays_per_sample = 8192
 
 # Dense features of a teacher, one map (512, h, w) an image; text embeddings of the vocabulary.
 teacher = dict(type='FeatureMapTeacher', root=data_root + '/teacher_feats', embed_dims=512)
+# What tools/extract_features.py and inspect_features.py compute; LANGOCC_CLIP_WEIGHTS names CLIP's
+# weights.
+extract = dict(type='MaskClipTeacher', model='ViT-B-16', input_size=(448, 800))
 text_encoder = dict(type='TextEmbeddings', files=data_root + '/text_embeds/clip_vit_b16.npz')
 vocabulary = dict(type='Vocabulary', path='occ3d_nuscenes', text_encoder=text_encoder)
 

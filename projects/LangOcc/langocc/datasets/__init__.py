@@ -1,6 +1,9 @@
 """Data sets and transforms; importing this registers them."""
+from .depth_maps import DepthMaps, DepthStore, depth_directions
+from .label_source import LidarLabelSource
 from .nuscenes_occ_dataset import NUSCENES_CAMERAS, NuScenesOccDataset
 
 from . import transforms  # noqa: F401  isort: skip
 
-__all__ = ['NUSCENES_CAMERAS', 'NuScenesOccDataset', 'transforms']
+__all__ = ['DepthMaps', 'DepthStore', 'LidarLabelSource', 'NUSCENES_CAMERAS', 'NuScenesOccDataset',
+           'depth_directions', 'transforms']

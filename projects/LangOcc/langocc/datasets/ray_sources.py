@@ -11,103 +11,20 @@ infos are opened as they are (the data set has joined them with its root).
 Legend: F ray frames, N cameras, R rays, G = F x N groups of pixels, P points.
 """
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
-import torch
 from mmdet3d.registry import TASK_UTILS
 
-from voxelrender import RayBundle, pixels_to_rays
+from voxelrender import RayBundle
 
 from ..occ3d import OCC3D_RANGE
 from ..teachers.base import image_of
+from ..teachers.class_names import ClassNames
 from ..teachers.sampling import LRUCache
-from .geometry import camera_to_global, homogeneous, lidar_to_camera, project
-
-
-@dataclass(frozen=True)
-class PixelDraw:
-    """Pixels that a source drew.
-
-    Attributes:
-        frames: (R,) int64, index in ``results['ray_frames']``.
-        cameras: (R,) int64, index in ``results['camera_names']``.
-        pixels: (R, 2) float64 (u, v) in original images.
-        distances: (R,) float64, metres from the camera centre; nan = unknown.
-    """
-    frames: np.ndarray
-    cameras: np.ndarray
-    pixels: np.ndarray
-    distances: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, index: np.ndarray) -> 'PixelDraw':
-        return PixelDraw(self.frames[index], self.cameras[index], self.pixels[index],
-                         self.distances[index])
-
-
-def draw_from_groups(counts: np.ndarray, num_rays: int, rng: np.random.Generator
-                     ) -> Tuple[np.ndarray, np.ndarray]:
-    """Draw uniformly without replacement from the union of G groups.
-
-    Args:
-        counts: (G,) sizes of the groups.
-        num_rays: R; all members are taken where there are fewer.
-        rng: Random numbers.
-
-    Returns:
-        Group (R,) and index within the group (R,), sorted by group.
-    """
-    ends = np.cumsum(np.asarray(counts, dtype=np.int64))
-    total = int(ends[-1]) if len(ends) else 0
-    if total <= num_rays:
-        chosen = np.arange(total)
-    else:
-        chosen = np.sort(rng.choice(total, num_rays, replace=False, shuffle=False))
-    groups = np.searchsorted(ends, chosen, side='right')
-    return groups, chosen - (ends - counts)[groups] if len(ends) else chosen
-
-
-def draw_to_rays(results: Dict[str, Any], draw: PixelDraw) -> RayBundle:
-    """Rays of drawn pixels in the (augmented) key ego frame.
-
-    Composed in float64 and rounded to float32 at the end. ``bev_aug_matrix`` is applied where
-    ``results`` has it.
-
-    Args:
-        results: ``ray_frames``, ``camera_names``, ``key_ego2global``, ``token``; where it is there,
-            ``ray_ego2global`` is taken for ``key_ego2global`` (published pipeline).
-        draw: R pixels.
-
-    Returns:
-        R rays with target 'distances'; ``frame_ids`` are offsets from the key frame, 0 also for a
-        copy of the key frame that stands in for one outside the scene.
-    """
-    frames, cameras = results['ray_frames'], results['camera_names']
-    bev_aug = torch.as_tensor(results.get('bev_aug_matrix', np.eye(4)), dtype=torch.float64)
-    key_ego2global = results.get('ray_ego2global', results['key_ego2global'])
-    global2key = np.linalg.inv(np.asarray(key_ego2global, dtype=np.float64))
-    used, inverse = np.unique(draw.frames * len(cameras) + draw.cameras, return_inverse=True)
-    cam2img, cam2key = np.empty((2, len(used), 4, 4))
-    for i, group in enumerate(used):
-        info, camera = frames[group // len(cameras)]['info'], cameras[group % len(cameras)]
-        cam2img[i] = homogeneous(image_of(info, camera)['cam2img'])
-        cam2key[i] = global2key @ camera_to_global(info, camera)
-    origins, directions = pixels_to_rays(
-        torch.from_numpy(draw.pixels), torch.from_numpy(cam2img[inverse]),
-        torch.from_numpy(cam2key[inverse]))
-    offsets = np.array([0 if frame['info']['token'] == results['token'] else frame['offset']
-                        for frame in frames], dtype=np.int64)
-    rays = RayBundle(
-        origins, directions, torch.from_numpy(draw.cameras),
-        torch.from_numpy(offsets[draw.frames]),
-        dict(distances=torch.from_numpy(draw.distances))).transformed(bev_aug)
-    return RayBundle(rays.origins.float(), rays.directions.float(), rays.camera_ids,
-                     rays.frame_ids, dict(distances=rays.targets['distances'].float()))
+from .geometry import homogeneous, lidar_to_camera, project
+from .pixel_draw import PixelDraw, draw_from_groups, draw_to_rays
 
 
 class RaySource(ABC):
@@ -121,7 +38,11 @@ class RaySource(ABC):
             is of the key frame, and at least one is where the share is not 0. A copy of the key
             frame that stands in for one outside the scene counts as a frame of its own. None draws
             from all, as the paper.
+
+    Attributes:
+        labels: :class:`ClassNames` of a source whose draws have ``classes``; None of others.
     """
+    labels: Optional[ClassNames] = None
 
     def __init__(self, key_frame_share: Optional[float] = None,
                  num_images: Optional[int] = None) -> None:
@@ -225,45 +146,59 @@ class LidarPixelSource(RaySource):
         """
         frames, cameras = results['ray_frames'], tuple(results['camera_names'])
         chosen = self._choose_images(results, rng)
-        nothing = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
-        seen: List[Tuple[np.ndarray, np.ndarray]] = []
+        nothing = [np.zeros((0, 2), np.float32), np.zeros(0, np.float32)]
+        nothing += [np.zeros(0, np.int64)] * (self.labels is not None)
+        seen: List[Sequence[np.ndarray]] = []
         for frame, wanted in zip(frames, chosen):
             info, of_frame = frame['info'], [nothing] * len(cameras)
             if wanted.any():
                 of_frame = self._cache.get((info['token'], cameras),
                                            lambda: self.visible_points(info, cameras))
             seen += of_frame
-        counts = np.array([len(distances) for _, distances in seen], dtype=np.int64)
+        counts = np.array([len(columns[0]) for columns in seen], dtype=np.int64)
         groups, indices = self._choose(results, counts.reshape(chosen.shape) * chosen, num_rays,
                                        rng)
-        pixels, distances = np.empty((len(groups), 2)), np.empty(len(groups))
-        bounds = np.searchsorted(groups, np.arange(len(seen) + 1))
-        for (points, ranges), start, end in zip(seen, bounds[:-1], bounds[1:]):
-            pixels[start:end] = points[indices[start:end]]
-            distances[start:end] = ranges[indices[start:end]]
-        return PixelDraw(groups // len(cameras), groups % len(cameras), pixels, distances)
+        pixels, distances, *labels = (
+            _gather(parts, groups, indices) for parts in zip(*(seen or [nothing])))
+        return PixelDraw(groups // len(cameras), groups % len(cameras), pixels.astype(np.float64),
+                         distances.astype(np.float64), *labels)
 
     def visible_points(self, info: Dict[str, Any], cameras: Sequence[str]
-                       ) -> List[Tuple[np.ndarray, np.ndarray]]:
-        """LiDAR points of a frame in each camera: pixels (P, 2) and distances (P,), float32."""
+                       ) -> List[Sequence[np.ndarray]]:
+        """LiDAR points of a frame in each camera: pixels (P, 2) and distances (P,), float32.
+
+        A source that labels them adds classes (P,) int64.
+        """
         points = read_lidar(info)
+        columns = self._columns(info, len(points))
         if self.box is not None:
             lidar2ego = homogeneous(info['lidar_points']['lidar2ego'])
             in_ego = points @ lidar2ego[:3, :3].T + lidar2ego[:3, 3]
-            points = points[((in_ego > self.box[:3]) & (in_ego < self.box[3:])).all(axis=1)]
-        return [self._project(points, lidar_to_camera(info, camera), image_of(info, camera))
-                for camera in cameras]
+            inside = ((in_ego > self.box[:3]) & (in_ego < self.box[3:])).all(axis=1)
+            points, columns = points[inside], [column[inside] for column in columns]
+        seen = []
+        for camera in cameras:
+            lidar2cam, image = lidar_to_camera(info, camera), image_of(info, camera)
+            pixels, distances, index = self._project(points, lidar2cam, image)
+            seen.append([pixels, distances, *(column[index] for column in columns)])
+        return seen
+
+    def _columns(self, info: Dict[str, Any], num_points: int) -> List[np.ndarray]:
+        """What else is known of each point of a frame's LiDAR file, (P,) arrays."""
+        return []
 
     def _project(self, points: np.ndarray, lidar2cam: np.ndarray, image: Dict[str, Any]
-                 ) -> Tuple[np.ndarray, np.ndarray]:
+                 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels and distances of the points in an image, and which points they are."""
         depths = points @ lidar2cam[2, :3] + lidar2cam[2, 3]
-        points = points[(depths > self.min_depth) & (depths < self.max_depth)]
-        pixels, _ = project(points, lidar2cam, image['cam2img'])
+        index = np.flatnonzero((depths > self.min_depth) & (depths < self.max_depth))
+        pixels, _ = project(points[index], lidar2cam, image['cam2img'])
         limits = np.array([image['width'] - 1, image['height'] - 1])
         inside = ((pixels > 0) & (pixels < limits)).all(axis=1)
+        index = index[inside]
         centre = np.linalg.inv(lidar2cam)[:3, 3]
-        distances = np.linalg.norm(points[inside] - centre, axis=1)
-        return pixels[inside].astype(np.float32), distances.astype(np.float32)
+        distances = np.linalg.norm(points[index] - centre, axis=1)
+        return pixels[inside].astype(np.float32), distances.astype(np.float32), index
 
 
 @TASK_UTILS.register_module()
@@ -289,6 +224,12 @@ class CameraPixelSource(RaySource):
         pixels = np.stack([columns, rows], axis=1).astype(np.float64)
         return PixelDraw(groups // len(cameras), groups % len(cameras), pixels,
                          np.full(len(groups), np.nan))
+
+
+def _gather(parts: Sequence[np.ndarray], groups: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Rows ``indices`` (R,) of the arrays ``groups`` (R,) among ``parts``."""
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    return np.concatenate(parts)[starts[groups] + indices]
 
 
 def read_lidar(info: Dict[str, Any]) -> np.ndarray:

@@ -14,6 +14,7 @@ from ..structures import CameraRig
 from .backbones import extract_stride4
 from .streaming import FrameFeatures, StreamState
 from .view_transforms import StereoReference
+from .volumes import check_same_range
 from .voxel_field import VoxelField
 
 # Where the head owns what the published model owns itself. The one difference in parameter names.
@@ -46,16 +47,27 @@ class LangOcc(Base3DDetector):
         img_neck: neck on its remaining outputs.
         img_view_transformer: lifts image features to a volume.
         pre_process: 3D network applied to each frame's volume (None: none).
-        img_bev_encoder_backbone, img_bev_encoder_neck: 3D encoder on the concatenated volumes.
+        img_bev_encoder_backbone, img_bev_encoder_neck: 3D encoder on the concatenated volumes; its
+            neck may be None where the backbone's first output is what the head reads.
         occ_head: the head.
         num_adj: earlier frames that are lifted (paper: 1).
         stereo: whether the view transformer takes a stereo reference.
+        image_head: config of an :class:`ImageFeatureHead`, an auxiliary loss on the key frame's
+            image features; None: no such loss, as in the paper.
+        volume_skip: concatenate what the 3D encoder was given to what it gives, so that heads also
+            read the lifted features themselves; the paper does not.
         data_preprocessor, init_cfg: see mmengine.
+
+    Raises:
+        ValueError: the view transformer's grid and the head's lie in different places, or the 3D
+            encoder cannot divide the grid.
     """
 
     def __init__(self, img_backbone: dict, img_neck: dict, img_view_transformer: dict,
-                 img_bev_encoder_backbone: dict, img_bev_encoder_neck: dict, occ_head: dict,
-                 pre_process: Optional[dict] = None, num_adj: int = 1, stereo: bool = True,
+                 img_bev_encoder_backbone: dict, img_bev_encoder_neck: Optional[dict],
+                 occ_head: dict, pre_process: Optional[dict] = None, num_adj: int = 1,
+                 stereo: bool = True, image_head: Optional[dict] = None,
+                 volume_skip: bool = False,
                  data_preprocessor: OptConfigType = None, init_cfg: OptConfigType = None):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.img_backbone = MODELS.build(img_backbone)
@@ -63,8 +75,13 @@ class LangOcc(Base3DDetector):
         self.img_view_transformer = MODELS.build(img_view_transformer)
         self.pre_process_net = None if pre_process is None else MODELS.build(pre_process)
         self.img_bev_encoder_backbone = MODELS.build(img_bev_encoder_backbone)
-        self.img_bev_encoder_neck = MODELS.build(img_bev_encoder_neck)
+        self.img_bev_encoder_neck = (
+            None if img_bev_encoder_neck is None else MODELS.build(img_bev_encoder_neck))
+        self.image_head = None if image_head is None else MODELS.build(image_head)
+        self.volume_skip = volume_skip
         self.occ_head = MODELS.build(occ_head)
+        check_same_range(getattr(self.img_view_transformer, 'grid', None),
+                         getattr(self.occ_head, 'grid', None), 'img_view_transformer')
         self.num_adj = num_adj
         self.stereo = stereo
         check_grid = getattr(self.img_bev_encoder_backbone, 'check_grid', None)
@@ -79,12 +96,19 @@ class LangOcc(Base3DDetector):
         return self.extract_volume(batch_inputs_dict)[0]
 
     def extract_volume(self, batch_inputs_dict: dict, stream: Optional[StreamState] = None
-                       ) -> Tuple[Tensor, Tensor]:
+                       ) -> Tuple[Tensor, Optional[Tensor]]:
         """Voxel features (B, C, Z, Y, X) and key-frame depth probabilities (B, N, D, h, w).
 
         ``stream``: what is kept of the samples before, in prediction. Frames that it knows are
-        only lifted anew, into this key ego frame; the result is the same.
+        only lifted anew, into this key ego frame; the result is the same. A view transformer that
+        does without depth gives None for it.
         """
+        volume, depth, _ = self._extract(batch_inputs_dict, stream)
+        return volume, depth
+
+    def _extract(self, batch_inputs_dict: dict, stream: Optional[StreamState] = None
+                 ) -> Tuple[Tensor, Optional[Tensor], FrameFeatures]:
+        """As :meth:`extract_volume`, and the key frame."""
         imgs, rig = batch_inputs_dict['imgs'], batch_inputs_dict['rig']
         bev_aug = batch_inputs_dict['bev_aug_matrix']
         self._check_frames(imgs)
@@ -104,7 +128,7 @@ class LangOcc(Base3DDetector):
         if stream is not None:
             stream.end()
         volume = torch.cat(volumes, dim=1)  # published order: [t-1, t]
-        return self._encode(volume), depth
+        return self._encode(volume), depth, frame
 
     def _check_frames(self, imgs: Tensor) -> None:
         expected = 1 + self.num_adj + int(self.stereo)
@@ -163,8 +187,11 @@ class LangOcc(Base3DDetector):
         return volume, depth
 
     def _encode(self, volume: Tensor) -> Tensor:
-        feats = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(volume))
-        return feats[0] if isinstance(feats, (list, tuple)) else feats
+        feats = self.img_bev_encoder_backbone(volume)
+        if self.img_bev_encoder_neck is not None:
+            feats = self.img_bev_encoder_neck(feats)
+        feats = feats[0] if isinstance(feats, (list, tuple)) else feats
+        return torch.cat([feats, volume], dim=1) if self.volume_skip else feats
 
     def extract_field(self, batch_inputs_dict: dict, stream: Optional[StreamState] = None
                       ) -> VoxelField:
@@ -175,13 +202,27 @@ class LangOcc(Base3DDetector):
 
     def loss(self, batch_inputs_dict: dict, batch_data_samples: list, **kwargs
              ) -> Dict[str, Tensor]:
-        """Losses of the head, and the view transformer's depth loss where it has a weight."""
-        voxel_feats, depth = self.extract_volume(batch_inputs_dict)
+        """Losses of the heads, and the view transformer's depth loss where it has a weight."""
+        voxel_feats, depth, frame = self._extract(batch_inputs_dict)
         losses = self.occ_head.loss(voxel_feats, batch_data_samples)
         if getattr(self.img_view_transformer, 'loss_depth_weight', 0) > 0:
             losses['loss_lss_depth'] = self.img_view_transformer.get_depth_loss(
                 self._gt_depth(batch_data_samples, depth.device), depth)
+        if self.image_head is not None:
+            losses.update(self._image_loss(frame, batch_inputs_dict, batch_data_samples))
         return losses
+
+    def _image_loss(self, frame: FrameFeatures, batch_inputs_dict: dict,
+                    batch_data_samples: list) -> Dict[str, Tensor]:
+        missing = [sample.metainfo.get('token') for sample in batch_data_samples
+                   if 'gt_image_rays' not in sample]
+        if missing:
+            raise KeyError(f'image_head needs gt_image_rays, missing in samples {missing}: add '
+                           "PrepareRays(name='image_rays') to the pipeline")
+        feats = frame.feats.unflatten(0, frame.imgs.shape[:2])
+        return self.image_head.loss(
+            feats, frame.rig, batch_inputs_dict['bev_aug_matrix'],
+            [sample.gt_image_rays for sample in batch_data_samples], self.occ_head.reduce)
 
     @staticmethod
     def _gt_depth(batch_data_samples: list, device: torch.device) -> Tensor:

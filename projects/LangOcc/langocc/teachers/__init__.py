@@ -5,6 +5,7 @@ from .clip_weights import CLIP_WEIGHTS_VARIABLE, ClipWeights, find_weights
 from .dense_teacher import DenseTeacher
 from .feature_map_teacher import FeatureMapTeacher
 from .free_text import write_text_file
+from .label_map_teacher import LabelMapTeacher
 from .maskclip import MaskClipTeacher
 from .maskclip_blocks import LastBlock
 from .network_teacher import NetworkTeacher, SegmenterTeacher
@@ -22,10 +23,10 @@ from .vocabulary import VOCABULARY_CLASSES, Vocabulary, find_vocabulary, read_vo
 
 __all__ = [
     'CITYSCAPES_CLASSES', 'CITYSCAPES_DYNAMIC', 'CLIP_WEIGHTS_VARIABLE', 'ClipTextEncoder',
-    'ClipWeights', 'DenseTeacher', 'FeatureMapTeacher', 'FeatureMoments', 'LRUCache', 'LastBlock',
-    'MaskClipTeacher', 'NetworkTeacher', 'OfflineTextEncoder', 'OnlineTeacher',
-    'ProbabilityTeacher', 'Reducer', 'SegmenterTeacher', 'TEXT_CACHE_VARIABLE', 'Teacher',
-    'TextCache', 'TextEmbeddings', 'TextEncoder', 'TextTeacher', 'UnknownWordError',
+    'ClipWeights', 'DenseTeacher', 'FeatureMapTeacher', 'FeatureMoments', 'LRUCache',
+    'LabelMapTeacher', 'LastBlock', 'MaskClipTeacher', 'NetworkTeacher', 'OfflineTextEncoder',
+    'OnlineTeacher', 'ProbabilityTeacher', 'Reducer', 'SegmenterTeacher', 'TEXT_CACHE_VARIABLE',
+    'Teacher', 'TextCache', 'TextEmbeddings', 'TextEncoder', 'TextTeacher', 'UnknownWordError',
     'VOCABULARY_CLASSES', 'Vocabulary', 'available_text_encoder', 'find_templates',
     'find_vocabulary', 'find_weights', 'fit_pca', 'fit_reducer', 'moments_of', 'nearest_names',
     'read_vocabulary', 'reducer_loss', 'sample_map', 'sample_tensor_maps', 'stable_angle',

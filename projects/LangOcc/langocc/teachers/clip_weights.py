@@ -6,6 +6,7 @@ Hugging Face cache), or by the environment's LANGOCC_CLIP_WEIGHTS.
 import hashlib
 import json
 import os
+import pickle
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +209,8 @@ def _read_state(path: Path) -> Dict[str, Tensor]:
         hint = ("; it is a TorchScript archive, save its state dict: torch.save(torch.jit.load"
                 "('in.pt', 'cpu').state_dict(), 'out.pt')" if 'TorchScript' in str(error) else '')
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        if isinstance(error, pickle.UnpicklingError):  # torch advises to load it unsafely
+            reason = 'torch did not write it, or it holds more than tensors'
         raise ValueError(f'{path} is no checkpoint of tensors: {reason}{hint}') from error
     if isinstance(state, dict) and isinstance(state.get('state_dict'), dict):
         state = state['state_dict']

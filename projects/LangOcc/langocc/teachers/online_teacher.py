@@ -17,7 +17,7 @@ from torch import Tensor
 from voxelrender import RayBundle
 
 from ..structures import RayImages
-from .base import class_demands
+from .class_names import class_demands
 from .dense_teacher import DenseTeacher, one_size_batches
 from .sampling import sample_tensor_maps
 

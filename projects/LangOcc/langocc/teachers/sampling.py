@@ -78,6 +78,21 @@ def map_corners(pixels: np.ndarray,
     return along_x, along_y
 
 
+def nearest_cells(pixels: np.ndarray, map_size: Tuple[int, int], image_size: Tuple[int, int]
+                  ) -> Tuple[np.ndarray, np.ndarray]:
+    """The cell that each pixel's centre lies in: rows (P,) and columns (P,) int64.
+
+    Args:
+        pixels, image_size: See :func:`sample_map`.
+        map_size: (h, w).
+
+    Raises:
+        ValueError: a pixel outside the image or not finite.
+    """
+    (x0, x1, fx), (y0, y1, fy) = map_corners(pixels, map_size, image_size)
+    return np.where(fy < 0.5, y0, y1), np.where(fx < 0.5, x0, x1)
+
+
 def sample_map(values: np.ndarray,
                pixels: np.ndarray,
                image_size: Tuple[int, int],

@@ -6,10 +6,11 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import Det3DDataSample
+from mmengine.structures import InstanceData
 
 # results key -> field of the data sample
-_TARGETS = {'rays': 'gt_rays', 'ray_images': 'ray_images', 'gt_occ': 'gt_occ',
-            'gt_depth': 'gt_depth', 'point_queries': 'point_queries'}
+_TARGETS = {'rays': 'gt_rays', 'image_rays': 'gt_image_rays', 'ray_images': 'ray_images',
+            'gt_occ': 'gt_occ', 'gt_depth': 'gt_depth', 'point_queries': 'point_queries'}
 
 
 @TRANSFORMS.register_module()
@@ -19,9 +20,10 @@ class PackOccInputs(BaseTransform):
     inputs: ``imgs`` (F, N, 3, H, W) uint8, ``rig`` CameraRig (F, N, 4, 4), ``bev_aug_matrix``
     (4, 4) float32 (identity where none was drawn) and, where loaded, ``points`` (P, C), LiDAR
     frame.
-    data_samples: Det3DDataSample with, where made, ``gt_rays`` (RayBundle), ``ray_images``
-    (RayImages, for an online teacher), ``gt_occ`` (OccData), ``gt_depth`` (N, H, W) and
-    ``point_queries`` (PointQueries); metainfo ``meta_keys``.
+    data_samples: Det3DDataSample with, where made, ``gt_rays`` and ``gt_image_rays`` (RayBundle),
+    ``ray_images`` (RayImages, for an online teacher), ``gt_occ`` (OccData), ``gt_depth`` (N, H, W),
+    ``point_queries`` (PointQueries) and ``gt_instances_3d`` (``bboxes_3d``, ``labels_3d``, of
+    LoadEgoBoxes); metainfo ``meta_keys``.
 
     Args:
         meta_keys: keys of results that become metainfo; those that a sample lacks (LiDAR, labels:
@@ -29,7 +31,8 @@ class PackOccInputs(BaseTransform):
     """
     META_KEYS = ('sample_idx', 'token', 'timestamp', 'scene_name', 'scene_token', 'frame_idx',
                  'camera_names', 'ego2global', 'key_ego2global', 'bev_aug_matrix', 'images',
-                 'lidar_points', 'pts_semantic_mask_path', 'occ_path', 'data_root')
+                 'lidar_points', 'lidar_origins', 'pts_semantic_mask_path', 'occ_path',
+                 'data_root', 'box_type_3d', 'box_mode_3d')
 
     def __init__(self, meta_keys: Sequence[str] = META_KEYS) -> None:
         self.meta_keys = tuple(meta_keys)
@@ -50,6 +53,10 @@ class PackOccInputs(BaseTransform):
         for key, name in _TARGETS.items():
             if key in results:
                 setattr(data_sample, name, results[key])
+        if 'gt_bboxes_3d' in results:
+            data_sample.gt_instances_3d = InstanceData(
+                bboxes_3d=results['gt_bboxes_3d'],
+                labels_3d=torch.as_tensor(results['gt_labels_3d'], dtype=torch.long))
         return dict(inputs=inputs, data_samples=data_sample)
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 Legend: R rays, E embedding, N cameras, M images that have rays.
 """
+from dataclasses import replace
 from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -11,11 +12,15 @@ from mmdet3d.registry import TASK_UTILS, TRANSFORMS
 from torch import Tensor
 
 from ...structures import RayImages
-from ...teachers.base import Teacher, class_demands, image_of
+from ...teachers.base import Teacher, image_of
+from ...teachers.class_names import ClassNames, class_demands
 from ...teachers.sampling import LRUCache, sample_map
-from ..ray_sources import PixelDraw, RaySource, draw_to_rays
+from ..depth_maps import DepthSource
+from ..pixel_draw import PixelDraw, draw_to_rays
+from ..ray_sources import RaySource
 from .loading import read_image
 
+NAMES = ('rays', 'image_rays')
 TARGETS = ('lang_feats', 'rgb', 'distances', 'classes', 'sky')
 # Those that a teacher makes.
 TEACHER_TARGETS = ('lang_feats', 'classes', 'sky')
@@ -41,25 +46,32 @@ class PrepareRays(BaseTransform):
     Targets:
         lang_feats: (R, E) float32, L2-normalised; the teacher's features.
         rgb: (R, 3) float32 in [0, 1]; the original image's colour at the pixel.
-        distances: (R,) float32 metres along the ray, nan = unknown.
-        classes: (R,) long, index in the teacher's classes, -1 = unknown.
+        distances: (R,) float32 metres along the ray, nan = unknown; the source's (LiDAR), or those
+            of ``depth``.
+        classes: (R,) long, index in the teacher's classes, -1 = unknown; or in those of a source
+            that labels its pixels, which the teacher is not asked for then.
         sky: (R,) bool, whether the teacher's class is one of its sky classes.
 
     Args:
         source: Config of a :class:`RaySource`, or one.
         teacher: Config of a :class:`Teacher`, or one, which then runs in the data loader's worker;
             'online' for one in the model's data preprocessor; None for targets that need none.
+        depth: Config of a :class:`DepthSource`, or one: stored depth maps, which then tell the
+            target 'distances' instead of the source.
         num_rays: R at most.
         targets: Which of the targets.
         mask_dynamic: Drop rays of frames other than the key frame at which the teacher's class is
             one of its dynamic classes: what moves is elsewhere by then.
         parity_half_pixel: Read colours half a pixel off as published (see :func:`sample_map`); the
             teacher has its own switch.
+        name: Where the bundle goes: 'rays', which are rendered, or 'image_rays', pixels of the key
+            frame for an :class:`ImageFeatureHead`.
         image_cache_size: Decoded images kept in memory for 'rgb' and an online teacher (4.3 MB each
             at 1600 x 900).
 
     Raises:
-        ValueError: an unknown target, or one that needs a teacher or its classes and has none.
+        ValueError: an unknown target, one that needs a teacher or its classes and has none, or
+            ``depth`` without 'distances' among the targets.
     """
 
     def __init__(self,
@@ -69,10 +81,14 @@ class PrepareRays(BaseTransform):
                  targets: Sequence[str] = ('lang_feats', ),
                  mask_dynamic: bool = False,
                  parity_half_pixel: bool = False,
-                 image_cache_size: int = 0) -> None:
+                 image_cache_size: int = 0,
+                 depth: Union[DepthSource, dict, None] = None,
+                 name: str = 'rays') -> None:
         self.source = TASK_UTILS.build(source) if isinstance(source, dict) else source
         self.teacher = TASK_UTILS.build(teacher) if isinstance(teacher, dict) else teacher
+        self.depth = TASK_UTILS.build(depth) if isinstance(depth, dict) else depth
         self.num_rays = num_rays
+        self.name = name
         self.targets = tuple(targets)
         self.mask_dynamic = mask_dynamic
         self.parity_half_pixel = parity_half_pixel
@@ -88,34 +104,54 @@ class PrepareRays(BaseTransform):
         unknown = [name for name in self.targets if name not in TARGETS]
         if unknown:
             raise ValueError(f'PrepareRays: unknown targets {unknown}; known: {list(TARGETS)}')
+        if self.name not in NAMES:
+            raise ValueError(f'PrepareRays: name is {self.name!r}, expected one of {list(NAMES)}')
+        if self.is_online and self.name != 'rays':
+            raise ValueError("PrepareRays: teacher='online' makes targets of 'rays' only, not of "
+                             f'{self.name!r}')
         if self.num_rays < 1:
             raise ValueError(f'PrepareRays: num_rays is {self.num_rays}, expected at least 1')
+        if self.depth is not None and 'distances' not in self.targets:
+            raise ValueError("PrepareRays: depth is set, but 'distances' is not among the targets "
+                             f'{list(self.targets)}')
         if isinstance(self.teacher, str):
             self._check_online()
             return
         wants = class_demands(self.targets, self.mask_dynamic)
-        wants += ['lang_feats'] * ('lang_feats' in self.targets)
-        if wants and self.teacher is None:
-            raise ValueError(f'PrepareRays: {wants} need a teacher, none is set')
-        if wants:
-            self.teacher.check_targets(self.targets, self.mask_dynamic)
+        feats = ['lang_feats'] * ('lang_feats' in self.targets)
+        labels = self.source.labels
+        if self.teacher is None and (feats or wants and labels is None):
+            raise ValueError(f'PrepareRays: {wants + feats} need a teacher, none is set')
+        if labels is not None:
+            labels.check_targets(self.targets, self.mask_dynamic)
+            wants = []
+        if wants or feats:
+            asked = [name for name in self.targets if labels is None or name in feats]
+            self.teacher.check_targets(asked, self.mask_dynamic and labels is None)
 
     def _check_online(self) -> None:
         if self.teacher != ONLINE:
             raise ValueError(f"PrepareRays: teacher is {self.teacher!r}, expected a teacher's "
                              f"config, '{ONLINE}' or None")
+        wants = class_demands(self.targets, self.mask_dynamic)
+        if wants and self.source.labels is not None:
+            raise ValueError(f"PrepareRays: {wants} are the source's, a "
+                             f"{type(self.source).__name__}; teacher='{ONLINE}' would make them "
+                             'too')
         if not set(self.targets) & set(TEACHER_TARGETS):
             raise ValueError(f"PrepareRays: teacher='{ONLINE}' has nothing to do: none of "
                              f'{list(TEACHER_TARGETS)} is among the targets {list(self.targets)}')
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
-        """Add ``rays`` to ``results``, and ``ray_images`` for an online teacher."""
+        """Add the bundle to ``results``, and ``ray_images`` for an online teacher."""
         rng = np.random.default_rng(np.random.randint(2**31))
         draw = self.source.draw(results, self.num_rays, rng)
         classes = None if self.is_online else self._classes(results, draw)
         if self.mask_dynamic and not self.is_online:
             keep = self._static_or_key(results, draw, classes)
             draw, classes = draw[keep.numpy()], classes[keep]
+        if self.depth is not None:
+            draw = replace(draw, distances=self._distances(results, draw))
         rays = draw_to_rays(results, draw)
         distances = rays.targets.pop('distances')
         if 'rgb' in self.targets:
@@ -126,7 +162,7 @@ class PrepareRays(BaseTransform):
             results['ray_images'] = self._ray_images(results, draw)
         else:
             rays.targets.update(self._looked_up(results, draw, classes))
-        results['rays'] = rays
+        results[self.name] = rays
         return results
 
     def _looked_up(self, results: Dict[str, Any], draw: PixelDraw, classes: Optional[Tensor]
@@ -138,7 +174,7 @@ class PrepareRays(BaseTransform):
         if 'classes' in self.targets:
             targets['classes'] = classes
         if 'sky' in self.targets:
-            targets['sky'] = self.teacher.is_sky(classes)
+            targets['sky'] = self._labeller.is_sky(classes)
         return targets
 
     def _ray_images(self, results: Dict[str, Any], draw: PixelDraw) -> RayImages:
@@ -159,15 +195,29 @@ class PrepareRays(BaseTransform):
     def _static_or_key(self, results: Dict[str, Any], draw: PixelDraw, classes: Tensor) -> Tensor:
         is_key = torch.tensor([frame['info']['token'] == results['token']
                                for frame in results['ray_frames']], dtype=torch.bool)
-        return is_key[torch.from_numpy(draw.frames)] | ~self.teacher.is_dynamic(classes)
+        return is_key[torch.from_numpy(draw.frames)] | ~self._labeller.is_dynamic(classes)
+
+    @property
+    def _labeller(self) -> ClassNames:
+        """Whose classes those of the rays are."""
+        return self.teacher if self.source.labels is None else self.source.labels
 
     def _classes(self, results: Dict[str, Any], draw: PixelDraw) -> Optional[Tensor]:
-        """(R,) long teacher classes, or None where nobody asks for them."""
+        """(R,) long classes, or None where nobody asks for them."""
         if not class_demands(self.targets, self.mask_dynamic):
             return None
+        if draw.classes is not None:
+            return torch.from_numpy(draw.classes)
         out = torch.full((len(draw), ), -1, dtype=torch.long)
         for index, info, camera in _images(results, draw):
             out[index] = self.teacher.classes(info, camera, torch.from_numpy(draw.pixels[index]))
+        return out
+
+    def _distances(self, results: Dict[str, Any], draw: PixelDraw) -> np.ndarray:
+        """(R,) metres along the rays, of the stored depth maps."""
+        out = np.empty(len(draw))
+        for index, info, camera in _images(results, draw):
+            out[index] = self.depth.distances(info, camera, draw.pixels[index])
         return out
 
     def _features(self, results: Dict[str, Any], draw: PixelDraw) -> Tensor:
@@ -199,7 +249,8 @@ class PrepareRays(BaseTransform):
     def __repr__(self) -> str:
         teacher = self.teacher if self.is_online else type(self.teacher).__name__
         return (f'{type(self).__name__}(source={type(self.source).__name__}, '
-                f'teacher={teacher}, num_rays={self.num_rays}, '
+                f'teacher={teacher}, depth={type(self.depth).__name__}, '
+                f'num_rays={self.num_rays}, '
                 f'targets={self.targets}, mask_dynamic={self.mask_dynamic})')
 
 

@@ -15,18 +15,20 @@ def check_grid_shape(grid_shape: Sequence[int], stride: int, owner: str) -> None
     """Raises unless a stride divides every axis of a grid.
 
     Args:
-        grid_shape: (Z, Y, X) cells.
+        grid_shape: (Z, Y, X) cells, or (Y, X).
         stride: total stride of the coarsest level.
         owner: name of the module that complains.
 
     Raises:
         ValueError: names the grid, the stride and the axes that do not fit.
     """
-    wrong = [f'{axis}={size}' for axis, size in zip('ZYX', grid_shape) if size % stride]
+    axes = 'ZYX'[-len(grid_shape):]
+    wrong = [f'{axis}={size}' for axis, size in zip(axes, grid_shape) if size % stride]
     if wrong:
-        raise ValueError(f'{owner}: grid (Z, Y, X) = {tuple(grid_shape)} is not divisible by the '
-                         f'total stride {stride} along {", ".join(wrong)}; expected multiples of '
-                         f'{stride} (change point_cloud_range, voxel_size or the strides)')
+        raise ValueError(f'{owner}: grid ({", ".join(axes)}) = {tuple(grid_shape)} is not '
+                         f'divisible by the total stride {stride} along {", ".join(wrong)}; '
+                         f'expected multiples of {stride} (change point_cloud_range, voxel_size '
+                         'or the strides)')
 
 
 class BasicBlock3D(BaseModule):
@@ -58,12 +60,11 @@ class BasicBlock3D(BaseModule):
         return self.relu(self.conv2(self.conv1(volume)) + shortcut)
 
 
-@MODELS.register_module()
-class CustomResNet3D(BaseModule):
-    """Stages of 3D residual blocks; the first block of each stage projects its shortcut.
+class StagedResNet(BaseModule):
+    """Stages of residual blocks over a grid; the first block of each stage projects its shortcut.
 
     Args:
-        numC_input: channels of the input volume (BEVDet's key).
+        numC_input: channels of the input (BEVDet's key).
         num_layer: blocks of each stage.
         num_channels: channels of each stage; doubled from stage to stage by default.
         stride: stride of each stage.
@@ -83,53 +84,67 @@ class CustomResNet3D(BaseModule):
                  with_cp: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
+        name = type(self).__name__
         if num_channels is None:
             num_channels = [numC_input * 2**(i + 1) for i in range(len(num_layer))]
         if not len(num_layer) == len(num_channels) == len(stride) > 0:
-            raise ValueError('CustomResNet3D: num_layer, num_channels and stride must have one '
-                             f'entry a stage, got {list(num_layer)}, {list(num_channels)}, '
-                             f'{list(stride)}')
+            raise ValueError(f'{name}: num_layer, num_channels and stride must have one entry a '
+                             f'stage, got {list(num_layer)}, {list(num_channels)}, {list(stride)}')
         ids = range(len(num_layer)) if backbone_output_ids is None else backbone_output_ids
         self.backbone_output_ids = tuple(ids)
         if not set(self.backbone_output_ids) <= set(range(len(num_layer))):
-            raise ValueError(f'CustomResNet3D: backbone_output_ids {self.backbone_output_ids} '
+            raise ValueError(f'{name}: backbone_output_ids {self.backbone_output_ids} '
                              f'name stages beyond the {len(num_layer)} there are')
         self.with_cp = with_cp
         self.strides = _cumulative(stride)
         stages, channels = [], numC_input
         for blocks, width, step in zip(num_layer, num_channels, stride):
-            first = BasicBlock3D(channels, width, step, downsample=True)
+            first = self.make_block(channels, width, step, first=True)
             stages.append(nn.Sequential(
-                first, *(BasicBlock3D(width, width) for _ in range(blocks - 1))))
+                first, *(self.make_block(width, width) for _ in range(blocks - 1))))
             channels = width
         self.layers = nn.Sequential(*stages)
+
+    def make_block(self, in_channels: int, channels: int, stride: int = 1, first: bool = False
+                   ) -> nn.Module:
+        """A residual block; the ``first`` of a stage projects its shortcut."""
+        raise NotImplementedError
 
     def check_grid(self, grid_shape: Sequence[int]) -> None:
         """Raises ValueError if the strides do not divide a (Z, Y, X) grid; for use at build."""
         check_grid_shape(grid_shape, self.strides[-1], type(self).__name__)
 
-    def forward(self, volume: Tensor) -> List[Tensor]:
-        """Computes the feature volumes of the chosen stages.
+    def forward(self, feats: Tensor) -> List[Tensor]:
+        """Computes the features of the chosen stages.
 
         Args:
-            volume: (B, numC_input, Z, Y, X).
+            feats: (B, numC_input, ..., Y, X).
 
         Returns:
-            One (B, C_i, Z/s_i, Y/s_i, X/s_i) a chosen stage, s_i its total stride.
+            One (B, C_i, ..., Y/s_i, X/s_i) a chosen stage, s_i its total stride.
 
         Raises:
             ValueError: the grid is not divisible by the total stride.
         """
-        self.check_grid(volume.shape[-3:])
+        self.check_grid(feats.shape[2:])
         outputs = []
         for index, stage in enumerate(self.layers):
             if self.with_cp and self.training:
-                volume = checkpointing.checkpoint(stage, volume, use_reentrant=False)
+                feats = checkpointing.checkpoint(stage, feats, use_reentrant=False)
             else:
-                volume = stage(volume)
+                feats = stage(feats)
             if index in self.backbone_output_ids:
-                outputs.append(volume)
+                outputs.append(feats)
         return outputs
+
+
+@MODELS.register_module()
+class CustomResNet3D(StagedResNet):
+    """Residual network over voxel volumes (B, C, Z, Y, X): see :class:`StagedResNet`."""
+
+    def make_block(self, in_channels: int, channels: int, stride: int = 1, first: bool = False
+                   ) -> nn.Module:
+        return BasicBlock3D(in_channels, channels, stride, downsample=first)
 
 
 def _cumulative(strides: Sequence[int]) -> Tuple[int, ...]:

@@ -19,6 +19,7 @@ from ...structures import OccData, PointQueries
 from ...teachers import Reducer, Vocabulary
 from ..decoders import EncodedLanguage
 from ..renderer import RenderedRays
+from ..volumes import rays_of
 from ..voxel_field import VoxelField
 from .voxel_head import VoxelHead
 
@@ -142,8 +143,9 @@ class LangOccHead(VoxelHead):
     # ------------------------------------------------------------------ train
 
     def loss(self, voxel_feats: Tensor, batch_data_samples: list) -> Dict[str, Tensor]:
-        """Losses of a batch whose data samples carry ``gt_rays``."""
-        return self.loss_by_field(self(voxel_feats), [s.gt_rays for s in batch_data_samples])
+        """Losses of a batch whose data samples carry ``gt_rays``; KeyError names those that do not.
+        """
+        return self.loss_by_field(self(voxel_feats), rays_of(batch_data_samples))
 
     def loss_by_field(self, field: VoxelField, rays: List[RayBundle]) -> Dict[str, Tensor]:
         """Losses of a field along ``rays``; every one finite and connected to all decoders."""

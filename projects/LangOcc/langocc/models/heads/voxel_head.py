@@ -14,6 +14,7 @@ from voxelrender import (
     ConvolvedFeatures, LayeredFeatures, UpsampledFeatures, VoxelFeatures, VoxelGrid
 )
 
+from ..volumes import check_channels, check_order, in_zyx
 from .positions import encode_heights, encode_positions
 
 
@@ -39,7 +40,12 @@ class VoxelHead(BaseModule):
         image_gain: factor on the initial weights of the final convolution that read the volume.
             Below 1 the head begins with places and takes up the images as they come to mean
             something; an untrained trunk is noise that hides the road. The paper: 1.
+        keep_volume: decoders read the volume itself too, beside the final convolution's features:
+            ``out_channels`` grows by D. A convolution to few channels squeezes what the images say,
+            and short trainings have not the time to find out how. Needs ``upsample``. The paper:
+            False.
         with_cp: recompute the final convolution in the backward pass.
+        volume_order: the volume's axes after batch and channels; 'xyz' after ImVoxelNet's necks.
         init_cfg: see mmengine.
     """
 
@@ -47,8 +53,11 @@ class VoxelHead(BaseModule):
                  upsample: Optional[Sequence[int]] = None,
                  position_frequencies: Optional[int] = None,
                  height_frequencies: Optional[int] = None, image_gain: float = 1.,
-                 with_cp: bool = False, init_cfg: Optional[dict] = None):
+                 keep_volume: bool = False, with_cp: bool = False, volume_order: str = 'zyx',
+                 init_cfg: Optional[dict] = None):
         super().__init__(init_cfg)
+        check_order(volume_order)
+        self.volume_order = volume_order
         self.grid = VoxelGrid(**grid)
         self.position_frequencies = position_frequencies
         self.volume_channels = in_channels
@@ -56,9 +65,12 @@ class VoxelHead(BaseModule):
             in_channels += 3 * (1 + 2 * position_frequencies)
         self.final_conv = ConvModule(in_channels, feat_channels, 3, padding=1,
                                      conv_cfg=dict(type='Conv3d'))
+        if keep_volume and upsample is None:
+            raise ValueError(f'{type(self).__name__}: keep_volume=True needs upsample, got None')
+        self.keep_volume = keep_volume
         self.image_gain = image_gain
         self.height_frequencies = height_frequencies
-        self.out_channels = feat_channels
+        self.out_channels = feat_channels + (self.volume_channels if keep_volume else 0)
         if height_frequencies is not None:
             self.out_channels += 1 + 2 * height_frequencies
         self.upsample = None if upsample is None else tuple(upsample)
@@ -71,15 +83,16 @@ class VoxelHead(BaseModule):
             self.final_conv.conv.weight[:, :self.volume_channels] *= self.image_gain
 
     def features(self, voxel_feats: Tensor) -> VoxelFeatures:
-        """Voxel volume (B, D, Z, Y, X) -> features of ``out_channels`` on ``grid``.
+        """Voxel volume (B, D, Z, Y, X) or as ``volume_order`` -> ``out_channels`` on ``grid``.
 
         Features are computed where they are read: only the convolution before an ``upsample`` is
         done here.
 
         Raises:
-            ValueError: the volume does not lead to ``grid``.
+            ValueError: the volume has other channels or axes, or does not lead to ``grid``.
         """
-        inputs = voxel_feats
+        voxel_feats = inputs = in_zyx(voxel_feats, self.volume_order)
+        check_channels(voxel_feats, self, 'the trunk')
         if self.position_frequencies is not None:
             places = encode_positions(inputs.shape[2:], self.position_frequencies, inputs)
             inputs = torch.cat([inputs, places.expand(len(inputs), -1, -1, -1, -1)], dim=1)
@@ -101,4 +114,6 @@ class VoxelHead(BaseModule):
             feats = checkpoint(self.final_conv, inputs, use_reentrant=False)
         else:
             feats = self.final_conv(inputs)
+        if self.keep_volume:
+            feats = torch.cat([feats, inputs[:, :self.volume_channels]], dim=1)
         return UpsampledFeatures(feats, self.upsample)

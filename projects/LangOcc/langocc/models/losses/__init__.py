@@ -1,10 +1,12 @@
 """Losses on rendered rays and on the density volume."""
+from .feature_distance import FeatureDistance
 from .field_losses import DensitySparsityLoss, FlatRoadLoss, TotalVariationLoss
+from .label_losses import RenderedClassLoss, SILogDepthLoss
 from .ray_losses import (
     DistortionLoss, GroundLoss, RenderedDepthLoss, RenderedFeatureLoss, RenderedRGBLoss,
     RenderedSemanticLoss, SkyLoss
 )
 
-__all__ = ['DensitySparsityLoss', 'DistortionLoss', 'FlatRoadLoss', 'GroundLoss',
-           'RenderedDepthLoss', 'RenderedFeatureLoss', 'RenderedRGBLoss', 'RenderedSemanticLoss',
-           'SkyLoss', 'TotalVariationLoss']
+__all__ = ['DensitySparsityLoss', 'DistortionLoss', 'FeatureDistance', 'FlatRoadLoss', 'GroundLoss',
+           'RenderedClassLoss', 'RenderedDepthLoss', 'RenderedFeatureLoss', 'RenderedRGBLoss',
+           'RenderedSemanticLoss', 'SILogDepthLoss', 'SkyLoss', 'TotalVariationLoss']

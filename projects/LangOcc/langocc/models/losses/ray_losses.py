@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..renderer import RenderedRays
 from ..voxel_field import VoxelField
+from .feature_distance import FeatureDistance
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -54,16 +55,11 @@ class RayLoss(nn.Module):
 class RenderedFeatureLoss(RayLoss):
     """Rendered language features against the teacher's.
 
-    Modes (paper, 'Rendering and loss' and its ablation):
-        weighted_mse: stop_gradient(2 * (1 - cos)) * squared distance, the paper's loss.
-        mse: squared distance.
-        cosine: 1 - cos.
-
     A ray that meets nothing has no direction to compare: it adds 0 and stays in the denominator of
     the mean, as published.
 
     Args:
-        mode: see above.
+        mode: see :class:`FeatureDistance`.
         ignore_sky: leave out rays whose target ``sky`` is true (camera-only rays): nothing inside
             the grid should answer for the sky; :class:`SkyLoss` empties the air along them.
         weigh_by_opacity: weigh each ray by its opacity, no gradient through it. Camera-only rays
@@ -82,10 +78,7 @@ class RenderedFeatureLoss(RayLoss):
                  weigh_by_opacity: bool = False, sky_behind: bool = False,
                  loss_weight: float = 1.):
         super().__init__(loss_weight)
-        if mode not in ('weighted_mse', 'mse', 'cosine'):
-            raise ValueError(f"RenderedFeatureLoss mode 'weighted_mse', 'mse' or 'cosine', got "
-                             f"'{mode}'")
-        self.mode = mode
+        self.distance = FeatureDistance(mode)
         self.ignore_sky = ignore_sky
         self.weigh_by_opacity = weigh_by_opacity
         self.sky_behind = sky_behind
@@ -106,13 +99,13 @@ class RenderedFeatureLoss(RayLoss):
             if self.sky_feats is not None:
                 pred = pred + (1 - rendered.opacities)[:, None] * self.sky_feats
                 met = torch.ones_like(met)
-        values = self._per_ray(F.normalize(pred, dim=-1, eps=1e-12), target)
-        values = torch.where(met, values, values * 0)
-        if self.weigh_by_opacity:
-            values = values * rendered.opacities.detach()
         mask = torch.ones_like(rendered.opacities, dtype=torch.bool)
         if self.ignore_sky and 'sky' in rendered.rays.targets:
             mask = ~rendered.rays.targets['sky']
+        values = self.distance(F.normalize(pred, dim=-1, eps=1e-12), target, mask)
+        values = torch.where(met, values, values * 0)
+        if self.weigh_by_opacity:
+            values = values * rendered.opacities.detach()
         return self.loss_weight * masked_mean(values, mask)
 
     @torch.no_grad()
@@ -124,15 +117,6 @@ class RenderedFeatureLoss(RayLoss):
         if self.sky_feats is not None:
             mean = 0.9 * self.sky_feats + 0.1 * mean
         self.sky_feats = F.normalize(mean, dim=0)
-
-    def _per_ray(self, pred: Tensor, target: Tensor) -> Tensor:
-        cosine = F.cosine_similarity(pred, target, dim=-1, eps=1e-8)
-        if self.mode == 'cosine':
-            return 1 - cosine
-        squared = (pred - target).square().sum(-1)
-        if self.mode == 'mse':
-            return squared
-        return (2 * (1 - cosine)).detach() * squared
 
 
 @MODELS.register_module()

@@ -1,0 +1,74 @@
+"""Names of the classes that somebody gives to pixels: a teacher, or labelled LiDAR points."""
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from .text import nearest_names
+
+
+class ClassNames:
+    """Classes by number, and which of them move or are sky.
+
+    Args:
+        class_names: The classes, or None if there are none. They need not be Occ3D's.
+        dynamic_classes: Names of classes that move by themselves.
+        sky_classes: Names of classes that are infinitely far away.
+        owner: Whose they are, for errors; None is the name of the class.
+
+    Raises:
+        ValueError: a dynamic or sky class is not one of ``class_names``.
+    """
+
+    def __init__(self,
+                 class_names: Optional[Sequence[str]] = None,
+                 dynamic_classes: Sequence[str] = (),
+                 sky_classes: Sequence[str] = (),
+                 owner: Optional[str] = None) -> None:
+        self.class_names: Optional[Tuple[str, ...]] = (
+            None if class_names is None else tuple(class_names))
+        self.dynamic_classes = tuple(dynamic_classes)
+        self.sky_classes = tuple(sky_classes)
+        self.owner = owner or type(self).__name__
+        self._dynamic_ids = self._indices('dynamic_classes', self.dynamic_classes)
+        self._sky_ids = self._indices('sky_classes', self.sky_classes)
+
+    def is_dynamic(self, classes: Tensor) -> Tensor:
+        """Which class indices are dynamic, as bool of the same shape."""
+        return torch.isin(classes, self._dynamic_ids.to(classes.device))
+
+    def is_sky(self, classes: Tensor) -> Tensor:
+        """Which class indices are sky, as bool of the same shape."""
+        return torch.isin(classes, self._sky_ids.to(classes.device))
+
+    def check_targets(self, targets: Sequence[str], mask_dynamic: bool) -> None:
+        """Whether PrepareRays' ``targets`` that need classes can be made of these.
+
+        Raises:
+            ValueError: there are no classes, or none that are sky or dynamic, and they are asked
+                for.
+        """
+        wants = class_demands(targets, mask_dynamic)
+        if wants and self.class_names is None:
+            raise ValueError(f'PrepareRays: {wants} need a teacher with classes; {self.owner} has '
+                             'none')
+        if mask_dynamic and not self.dynamic_classes:
+            raise ValueError('PrepareRays: mask_dynamic needs dynamic_classes in the teacher, a '
+                             f'{self.owner}')
+        if 'sky' in targets and not self.sky_classes:
+            raise ValueError("PrepareRays: target 'sky' needs sky_classes in the teacher, a "
+                             f'{self.owner}')
+
+    def _indices(self, setting: str, names: Sequence[str]) -> Tensor:
+        known = self.class_names or ()
+        for name in names:
+            if name not in known:
+                raise ValueError(f'{setting} of {self.owner}: {name!r} is not one of its classes '
+                                 f'{list(known)}; nearest: {nearest_names(name, known)}')
+        return torch.tensor([known.index(name) for name in names], dtype=torch.long)
+
+
+def class_demands(targets: Sequence[str], mask_dynamic: bool) -> List[str]:
+    """Which of PrepareRays' targets and ``mask_dynamic`` need somebody's classes."""
+    wants = [name for name in ('classes', 'sky') if name in targets]
+    return wants + ['mask_dynamic'] * mask_dynamic

@@ -1,0 +1,94 @@
+"""docs/your_dataset.md on the real sequence: labels, infos and config; its commands' options."""
+import re
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+
+from langocc.datasets.nuscenes_prepare import prepare_infos
+from langocc.teachers import Reducer
+
+
+@pytest.fixture
+def text(repository):
+    return (repository / 'docs/your_dataset.md').read_text()
+
+
+def blocks(text, language):
+    return re.findall(rf'```{language}\n(.*?)```', text, re.S)
+
+
+@pytest.fixture
+def config(text, repository, pandaset_root, tmp_path, monkeypatch):
+    """The page's config on the pack, in a folder laid out as the page says."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/my_street').symlink_to(pandaset_root)
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs/_base_').symlink_to(repository / 'configs/_base_')
+    crop, code = blocks(text, 'python')
+    exec(compile(crop, 'your_dataset.md, labels', 'exec'), {})
+    report = prepare_infos(
+        pandaset_root, 'v1.0-mini', tmp_path / 'infos', splits='all', prefix='my_street',
+        cameras=['CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'], occ_root=tmp_path / 'labels',
+        required=('image', 'occupancy'))
+    assert report.complete
+    Reducer(torch.randn(512, 128) * 0.1).save(tmp_path / 'infos/reducer_128.safetensors')
+    (tmp_path / 'configs/my_street.py').write_text(code)
+    init_default_scope('mmdet3d')
+    return Config.fromfile('configs/my_street.py')
+
+
+def test_the_config_trains_and_predicts(config):
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    np.random.seed(0)
+    batch = pseudo_collate([dataset[8]])
+    assert batch['inputs']['imgs'][0].shape[:2] == (3, 3) and len(dataset) == 16
+    model = MODELS.build(config.model)
+    model.train()
+    loss, log = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+    loss.backward()
+    assert torch.isfinite(loss) and {'loss_lang', 'loss_sky', 'loss_ground'} <= set(log)
+    assert model.img_backbone.conv1.weight.grad.any()
+    test = DATASETS.build(config.test_dataloader.dataset)
+    model.eval()
+    with torch.no_grad():
+        data = model.data_preprocessor(pseudo_collate([test[8]]), False)
+        sample, = model(**data, mode='predict')
+    shape = tuple(config.grid_shape)
+    assert tuple(sample.pred_occ.semantics.shape) == tuple(sample.gt_occ.semantics.shape) == shape
+    assert model.occ_head.grid.grid_shape == shape
+
+
+def test_the_labels_are_those_of_the_pack(config, pandaset_root):
+    """A voxel of the cut-out labels is the pack's voxel at the same place in metres."""
+    dataset = DATASETS.build(config.test_dataloader.dataset)
+    info = dataset.get_data_info(3)
+    original = pandaset_root / 'gts' / info['scene_name'] / info['token'] / 'labels.npz'
+    with np.load(info['occ_path']) as ours, np.load(original) as theirs:
+        for name in ('semantics', 'mask_camera', 'mask_lidar'):
+            assert ours[name].shape == tuple(config.grid_shape)
+            for x, y, z in ((0, 0, 0), (119, 119, 15), (30, 77, 3)):
+                low = np.array(config.grid.point_cloud_range[:3]) + 0.4 * np.array([x, y, z]) + 0.2
+                cell = tuple(np.floor((low - [-40, -40, -1]) / 0.4).astype(int))
+                assert ours[name][x, y, z] == theirs[name][cell]
+
+
+@pytest.mark.parametrize('page', ['your_dataset'])
+def test_commands_and_files_exist(page, repository):
+    text = (repository / f'docs/{page}.md').read_text()
+    code = {path.name: path.read_text() for path in (repository / 'tools').glob('*.py')}
+    shared = '\n'.join(path.read_text() for path in
+                       (repository / 'projects/LangOcc/langocc').rglob('*.py'))
+    commands = re.findall(r'^python tools/(\S+)((?:.*\\\n)*.*)$', text, re.M)
+    assert len(commands) >= 8
+    for tool, arguments in commands:
+        for option in re.findall(r'(--[\w-]+)', arguments):
+            assert f"'{option}'" in code[tool] + shared, (tool, option)
+    named = re.findall(r'\b(?:configs|tools|tests|docs|projects)/[\w./-]+\.\w+', text)
+    missing = {name for name in named if not (repository / name).exists()}
+    assert missing <= {'configs/my_street.py'}
