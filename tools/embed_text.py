@@ -5,11 +5,14 @@
         --vocabulary occ3d_nuscenes --out data/nuscenes/text_embeds/clip_vit_b16.npz
 
 Beside the rows it writes their names (.json) and what made them (.encoder.json), from which other
-words are embedded alike where the weights are.
+words are embedded alike where the weights are. Rows are cached as they come: killed and started
+again, it goes on where it was.
 """
 import argparse
 from pathlib import Path
 from typing import Dict, List
+
+from tqdm import tqdm
 
 from langocc.files import existing_file, one_line_errors
 from langocc.teachers import ClipTextEncoder, Vocabulary, write_text_file
@@ -50,11 +53,22 @@ def word_sets(args: argparse.Namespace) -> Dict[str, List[str]]:
     return sets
 
 
+def fill_cache(encoder: ClipTextEncoder, sets: Dict[str, List[str]]) -> None:
+    """Embeds all words, some at a time, with a progress bar."""
+    words = list(dict.fromkeys(word for names in sets.values() for word in names))
+    at_once = max(1, encoder.chunk_size // len(encoder.templates))
+    with tqdm(total=len(words), unit='word', disable=None) as bar:
+        for start in range(0, len(words), at_once):
+            encoder.encode(words[start:start + at_once])
+            bar.update(len(words[start:start + at_once]))
+
+
 def main() -> None:
     args = parse_args()
     sets = word_sets(args)
     encoder = ClipTextEncoder(args.weights, args.model, args.templates, pretrained=args.pretrained,
                               cache=True, device=args.device)
+    fill_cache(encoder, sets)
     path = write_text_file(args.out, sets, encoder)
     print(f'{encoder.name} from {encoder.weights}, {len(encoder.templates)} templates')
     for name, words in sets.items():

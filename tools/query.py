@@ -50,5 +50,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    with one_line_errors('query', KeyError):
+    with one_line_errors('query', KeyError, ValueError, OSError, ImportError):
         main()

@@ -145,3 +145,22 @@ def test_words_are_refused_without_the_clip_that_made_the_file(world, run, monke
     assert "'care': ['car'" in message and 'LANGOCC_CLIP_WEIGHTS' in message
     monkeypatch.setenv('LANGOCC_CLIP_WEIGHTS', str(world / 'other'))
     assert 'did not make these rows' in run(*query, 'care', fails=True)
+    (world / 'other/open_clip_model.safetensors').unlink()
+    (world / 'other/open_clip_pytorch_model.bin').write_text('no weights')
+    message = run(*query, 'care', fails=True)
+    assert 'model.bin is no checkpoint of tensors: torch did not write it' in message
+    assert 'weights_only' not in message  # torch's advice to load it unsafely
+
+
+def test_broken_checkpoints_are_one_line(world, run):
+    run('embed_text.py', '--weights', world / 'clip', '--words', 'car', 'tree', 'rusty lorry',
+        '--out', world / 'text.npz')
+    config, checkpoint = write_config(world), world / 'model.pth'
+    query = ('query.py', config, checkpoint, '--device', 'cpu', '--words', 'car')
+    for content, complaint in ((b'no weights', 'is no file of weights: torch did not write it'),
+                               (b'', 'cannot be loaded: it is empty or cut short')):
+        checkpoint.write_bytes(content)
+        assert f'checkpoint {checkpoint} {complaint}' in run(*query, fails=True)
+    torch.save(dict(state_dict=dict(x=torch.zeros(1))), checkpoint)
+    message = run(*query, fails=True)
+    assert 'unexpected key in source state_dict: x; missing keys in source state_dict: ' in message

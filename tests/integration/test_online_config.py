@@ -1,4 +1,5 @@
 """The recipe with MaskCLIP on the spot: what it needs, and what it does with another teacher."""
+import argparse
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from langocc.apis.extraction_arguments import add_source_arguments, read_source
 from langocc.structures import CameraRig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'unit'))
@@ -32,6 +34,18 @@ def test_training_without_weights_says_how_they_are_named(cfg):
         preprocessor.train()
     assert cfg.teacher == cfg.model.data_preprocessor.online_teacher
     assert 'root' not in cfg.teacher  # of the teacher from files
+
+
+def test_what_is_extracted_is_named_in_the_recipes(repository, monkeypatch):
+    """As shipped, tools/extract_features.py needs the weights alone."""
+    monkeypatch.delenv('LANGOCC_CLIP_WEIGHTS', raising=False)
+    recipe = repository / 'configs/langocc-full_r50_4xb4-18e_nus-occ3d.py'
+    parser = argparse.ArgumentParser()
+    add_source_arguments(parser)
+    with pytest.raises(FileNotFoundError, match='no CLIP weights.*LANGOCC_CLIP_WEIGHTS'):
+        read_source(parser.parse_args([str(recipe)]))
+    extract = Config.fromfile(recipe).extract
+    assert extract.type == 'MaskClipTeacher' and tuple(extract.input_size) == (448, 800)
 
 
 def test_its_pipeline_with_a_tiny_teacher(cfg, tmp_path):

@@ -27,6 +27,8 @@ TOWERS = {
     'coca': dict(VIT, attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4),
     'coca of one width': dict(VIT, width=24, attentional_pool=True, attn_pooler_queries=4),
     'class token': dict(timm_model_name='test_vit', timm_pool='token', timm_proj='linear'),
+    'class token without a place': dict(timm_model_name='vit_tiny_bare', timm_pool='token',
+                                        timm_proj='linear'),
     'register': dict(timm_model_name='test_vit2', timm_pool='avg', timm_proj='linear'),
     'attention pooling': dict(timm_model_name='test_vit3', timm_pool='map', timm_proj='none'),
     'eva': dict(timm_model_name='eva_tiny', timm_pool='token', timm_proj='linear'),
@@ -38,20 +40,24 @@ TOWERS = {
 
 @pytest.fixture(scope='module', autouse=True)
 def tiny_evas():
-    """EVA, EVA-02 and Perception Encoder as timm has them, at a size that tests can take."""
+    """EVA, EVA-02, Perception Encoder and a ViT whose class token and registers have no positions,
+    as timm has them, at a size that tests can take."""
     from timm.models import _registry
     from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
     size = dict(img_size=64, patch_size=16, embed_dim=32, depth=2, num_heads=2)
     rotary = dict(use_rot_pos_emb=True, ref_feat_shape=(5, 5))
     options = dict(
         eva_tiny=dict(init_values=0.1), eva02_tiny=dict(
             rotary, qkv_fused=False, swiglu_mlp=True, scale_mlp=True, scale_attn_inner=True),
         pe_tiny=dict(rotary, attn_type='rope', use_pre_transformer_norm=True, rope_grid_offset=1.,
-                     rope_grid_indexing='xy', attn_pool_num_heads=4))
+                     rope_grid_indexing='xy', attn_pool_num_heads=4),
+        vit_tiny_bare=dict(kind=VisionTransformer, reg_tokens=2, no_embed_class=True))
     for name, own in options.items():
         def make(pretrained=False, own=own, pretrained_cfg=None, pretrained_cfg_overlay=None,
                  cache_dir=None, **settings):
-            model = Eva(**{**size, **own, **settings})
+            arguments = {**size, **own, **settings}
+            model = arguments.pop('kind', Eva)(**arguments)
             model.default_cfg = {}
             return model
         _registry._model_entrypoints[name] = make
@@ -343,6 +349,8 @@ def test_key_smoothing_is_the_papers_sum_for_every_text():
             got = text @ out[b][:, place[0], place[1]].double()
             torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     assert out.shape == features.shape and out.dtype == torch.float32
+    with torch.autocast('cpu', torch.bfloat16):  # products of many places stay in float32
+        assert torch.equal(smooth_by_keys(features, keys), out)
 
 
 def test_the_real_size():
@@ -390,6 +398,27 @@ def test_unknown_towers_and_blocks_are_named():
         dense_tower(hybrid, LastBlock())
     with pytest.raises(ValueError, match='no value path is known for the block Linear'):
         block_parts(torch.nn.Linear(2, 2))
+    scaled = open_clip.transformer.CustomResidualAttentionBlock(32, 4, scale_cosine_attn=True)
+    with pytest.raises(ValueError, match='CustomResidualAttentionBlock with Attention; .* plain'):
+        block_parts(scaled)
+    from timm.layers import AttentionRope
+    grouped = build(TOWERS['perception encoder']).trunk.blocks[-1]
+    block_parts(grouped)
+    grouped.attn = AttentionRope(32, num_heads=4, num_kv_heads=2, qkv_fused=False)
+    with pytest.raises(ValueError, match='EvaBlock with AttentionRope; .* plain attention'):
+        block_parts(grouped)
+    pooled = build(TOWERS['class token'])
+    pooled.trunk.global_pool = 'max'
+    with pytest.raises(ValueError, match="pooling 'max'; expected 'map', 'token' or 'avg'"):
+        dense_tower(pooled, LastBlock())
+    placed = build(TOWERS['attention pooling'])  # its pooling knows places
+    placed.trunk.attn_pool.pos_embed = torch.nn.Parameter(torch.zeros(100, 96))
+    with pytest.raises(ValueError, match='no value path is known for the image tower'):
+        dense_tower(placed, LastBlock())
+    largest = open_clip.model.TimmModel('test_convnext', 24)
+    largest.trunk.head.global_pool.pool_type = 'max'
+    with pytest.raises(ValueError, match='image tower ConvNeXt; expected'):
+        dense_tower(largest, LastBlock())
     cascade = dict(VIT, attentional_pool='cascade')
     with pytest.raises(ValueError, match='cascade pooling of two attentions'):
         dense_tower(build(cascade), LastBlock())

@@ -21,6 +21,8 @@ def result(pandaset_root, tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert [path.name for path in folder.iterdir()] == ['result.json']
     assert 'extract_features' in done.stdout and 'random ViT pq' in done.stdout
+    assert '  published_cold_ms, ours_cold_ms: ' in done.stdout  # the legend
+    assert 'extraction: 6 images' in done.stderr
     return json.loads((folder / 'result.json').read_text())
 
 

@@ -52,6 +52,8 @@ def config(tiny_root, tmp_path):
 @pytest.fixture
 def run(monkeypatch, capsys, repository):
     """Runs a tool; returns its exit status and what it printed."""
+    monkeypatch.delenv('LANGOCC_CLIP_WEIGHTS', raising=False)
+
     def run(name, *arguments):
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
         try:
@@ -74,7 +76,7 @@ def complaint(run):
     return complain
 
 
-def test_from_images_to_a_teacher(run, tiny_root, weights, tmp_path):
+def test_from_images_to_a_teacher(run, config, tiny_root, weights, tmp_path):
     """Extraction with CLIP by the command line; what is stored is what the teacher computes."""
     source = ('--teacher', 'maskclip', '--weights', weights, '--input-size', 32, 64, '--infos',
               tiny_root / 'tiny_infos_all.json', '--data-root', tiny_root, '--device', 'cpu')
@@ -95,6 +97,11 @@ def test_from_images_to_a_teacher(run, tiny_root, weights, tmp_path):
     assert status == 0 and f'{len(images)} of them are there' in printed
     assert '0 images written, 0 images/s' in printed
     assert f'{out} has {len(images)} of {len(images)} images now' in printed
+    # the same teacher, by a config whose options are given anew
+    path = config("extract = dict(type='MaskClipTeacher', input_size=(16, 16))")
+    status, printed, errors = run('extract_features', path, '--weights', weights, '--input-size',
+                                  32, 64, '--out', out, '--codec', 'int8', '--device', 'cpu')
+    assert status == 0 and f'{len(images)} of them are there' in printed, errors
 
 
 def test_a_config_has_teacher_and_images(run, config, tmp_path, tiny_root):
@@ -154,6 +161,8 @@ def test_one_line_says_what_is_wrong(complaint, config, tmp_path, tiny_root, wei
     assert '--infos needs --data-root' in complaint('extract_features', *maskclip, *infos, *out)
     assert "['weights'] are options of --teacher" in complaint(
         'extract_features', config(), '--weights', weights, *out)
+    assert 'no CLIP weights: name a file' in complaint(
+        'extract_features', config("extract = dict(type='MaskClipTeacher')"), *out)
     assert "codec 'zip' is not known" in complaint('extract_features', config(), '--codec', 'zip',
                                                    *out)
     line = complaint('extract_features', config('teacher = dict(root=1)'), *out)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from langocc.teachers import ClipTextEncoder, LastBlock, MaskClipTeacher
 from langocc.teachers.maskclip import _starts
+from langocc.teachers.maskclip_blocks import smooth_by_keys
 
 open_clip = pytest.importorskip('open_clip')
 from tiny_clip import RESNET, TINY, cut_off, tiny_clip, write_folder  # noqa: E402
@@ -100,6 +101,7 @@ def test_a_training_by_name_comes_from_the_cache(tmp_path, model, monkeypatch):
     (snapshots.parent / 'refs').mkdir()
     (snapshots.parent / 'refs/main').write_text('bbb')
     teacher = MaskClipTeacher('tiny', pretrained='mine')
+    assert teacher.describe()['pretrained'] == 'mine'
     assert teacher.describe()['quick_gelu'] and teacher.describe()['std'] == INCEPTION['std']
     quick = tiny_clip(dict(TINY, quick_gelu=True))
     images = random_images(1, 32, 32)
@@ -179,12 +181,25 @@ def test_options_change_the_values_and_are_described(folder):
     for i in range(len(maps)):
         for j in range(i):
             assert (maps[i] - maps[j]).abs().max() > 1e-3 and descriptions[i] != descriptions[j]
+    windows = json.loads(descriptions[-1])
+    assert windows['window'] == [16, 16] and windows['stride'] == [8, 8]
     about = json.loads(descriptions[0])
     assert about['teacher'] == 'MaskClipTeacher' and len(about['weights_sha256']) == 64
     assert about['last_block'] == vars(LastBlock()) and about['std'] == INCEPTION['std']
     denoised = MaskClipTeacher(weights=folder, prompt_denoising=0.5, class_names=['car'],
                                text_encoder=dict(type='ClipTextEncoder', weights=str(folder)))
     assert denoised.describe() == about and torch.equal(denoised.maps(images), maps[0])
+
+
+def test_keys_smooth_the_features(folder):
+    """The teacher's smoothing is by the network's keys, which other tests hold to the model."""
+    images = random_images(2, 32, 48)
+    teacher = MaskClipTeacher(weights=folder, key_smoothing=True)
+    channels = [torch.tensor(INCEPTION[name]).view(3, 1, 1) for name in ('mean', 'std')]
+    with torch.no_grad():
+        features, keys = teacher.network((images / 255 - channels[0]) / channels[1])
+    expected = F.normalize(smooth_by_keys(features, keys), dim=1)
+    torch.testing.assert_close(teacher.maps(images), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_copy_in_another_process_is_the_same(folder):

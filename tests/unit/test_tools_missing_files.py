@@ -35,7 +35,8 @@ def checkpoint(tmp_path):
 
 @pytest.mark.parametrize('tool, arguments', [
     ('browse_dataset', ['--out-dir', 'x']), ('eval_retrieval', ['none.pth', '--benchmark', 'x']),
-    ('query', ['none.pth', '--words', 'car']), ('test', ['none.pth'])])
+    ('query', ['none.pth', '--words', 'car']), ('test', ['none.pth']),
+    ('measure_full_size', [])])
 def test_config(tool, arguments, complaint):
     assert 'config configs/none.py does not exist' in complaint(tool, 'configs/none.py', *arguments)
 

@@ -1,6 +1,8 @@
 """tools/benchmark.py: both sides of a step compute the same, and every command gives its rows."""
 import argparse
+import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +12,22 @@ import torch
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 ROW = {'dense_s', 'ours_s', 'speedup', 'dense_peak_mb', 'ours_peak_mb', 'memory_ratio',
-       'loss_error', 'grad_error', 'grad_cosine'}
+       'loss_error', 'grad_error', 'grad_cosine', 'one_minus_cosine'}
+
+
+def import_tools(*names):
+    """Modules of the benchmarks."""
+    sys.path.insert(0, str(TOOLS))
+    try:
+        return [importlib.import_module(f'benchmarks.{name}') for name in names]
+    finally:
+        sys.path.remove(str(TOOLS))
 
 
 @pytest.fixture(scope='module')
 def step():
     """The module of the step."""
-    sys.path.insert(0, str(TOOLS))
-    try:
-        from benchmarks import step
-    finally:
-        sys.path.remove(str(TOOLS))
-    return step
+    return import_tools('step')[0]
 
 
 @pytest.fixture(scope='module')
@@ -34,8 +40,24 @@ def run(tmp_path_factory):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert [item.name for item in path.parent.iterdir()] == ['result.json']
-        return json.loads(path.read_text())
+        assert 'warm-up' in done.stderr and ' s  done' in done.stderr
+        assert 'warm-up' not in done.stdout  # the result alone
+        result = json.loads(path.read_text())
+        check_legend(arguments[0], result, done.stdout)
+        return result
     return run
+
+
+def check_legend(command, result, printed):
+    """Under the table stands what its columns mean, and --help has the same and no more."""
+    columns, output = import_tools('columns', 'output')
+    shown = output.quantities(output.rows_of({command: result[command], **{
+        key: result[key] for key in ('step_exact', 'summary', 'stages') if key in result}}))
+    assert shown
+    for line in columns.legend(command, shown):
+        assert line in printed.splitlines()
+    used = {columns.pattern_of(command, name) for name in shown}
+    assert used == set(columns.MEANINGS[command])
 
 
 def test_both_sides_agree(step):
@@ -58,6 +80,11 @@ def test_gradient_errors(step):
     found = step.gradient_errors(ours, dense)
     assert found['grad_error'] == pytest.approx(1 / 5)
     assert found['grad_cosine'] == pytest.approx(25 / (5 * 26**0.5))
+    assert found['one_minus_cosine'] == pytest.approx(1 - 25 / (5 * 26**0.5))
+    # 1 - cos = angle^2 / 2, where the cosine itself is 1 to the last digit
+    near = step.gradient_errors([torch.tensor([1., 1e-9])], [torch.tensor([3., 0.])])
+    assert near['grad_cosine'] == 1 and near['one_minus_cosine'] == pytest.approx(5e-19)
+    assert step.gradient_errors(dense, dense)['one_minus_cosine'] == 0
 
 
 def test_the_loss_is_the_papers(step):
@@ -73,13 +100,17 @@ def test_the_threshold_is_the_renderers(run):
     assert VolumeRenderer().weight_threshold == run('step')['threshold'] > 0
 
 
-def test_step(run):
+def test_step(run, monkeypatch):
+    monkeypatch.setenv('MALLOC_ARENA_MAX', '1')
     result = run('step', '--threshold', '1e-3')
     for name in ('step', 'step_exact'):
         assert set(result[name]) == ROW
         assert all(result[name][key] > 0 for key in ROW - {'loss_error'})
+        assert result[name]['one_minus_cosine'] == pytest.approx(
+            1 - result[name]['grad_cosine'], abs=1e-9)
     assert result['step_exact']['grad_error'] < 1e-3 < result['step']['grad_error'] < 0.1
     assert result['threshold'] == 1e-3
+    assert result['environment']['MALLOC_ARENA_MAX'] == '1'
 
 
 def test_real_rays(step, pandaset_root):
@@ -109,6 +140,8 @@ def test_query(run):
     row = run('query', '--voxels', '3000')['query']
     assert row['voxels'] == 3000 and row['error'] < 1e-5
     assert 0 < row['float32']['median_ms'] <= row['float32']['worst_ms']
+    assert 0 < row['float16']['error'] < 1e-2 and row['float32']['error'] == row['error']
+    assert run('query')['query']['voxels'] == 3000  # the preset's
 
 
 def test_scale(run):
@@ -145,9 +178,46 @@ def test_other_scales_are_refused(scale):
 
 @pytest.mark.parametrize('command', [
     'step --threshold nan', 'step --threshold -1', 'step --repeats 0', 'prune --thresholds 0 2',
-    'query --voxels 0', 'head --preset tiny --scale grid=0.01', 'lift --device nothing'])
+    'query --voxels 0', 'features --vit-images 0', 'head --preset tiny --scale grid=0.01',
+    'lift --device nothing'])
 def test_values_that_make_no_sense(command):
     done = subprocess.run([sys.executable, str(TOOLS / 'benchmark.py'), *command.split()],
                           capture_output=True, text=True)
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     assert f'benchmark.py {command.split()[0]}: error:' in done.stderr
+
+
+def test_help_names_defaults_and_columns():
+    done = subprocess.run([sys.executable, str(TOOLS / 'benchmark.py'), 'scale', '--help'],
+                          capture_output=True, text=True)
+    text = ' '.join(done.stdout.split())
+    assert '(default: quarter)' in text and '(default: 3)' in text and 'None' not in text
+    assert "an eighth of the preset's voxels" in text
+    assert "*_ratio: seconds / those of the row 'base'" in text and '--rays' not in text
+    done = subprocess.run([sys.executable, str(TOOLS / 'benchmark.py'), '--help'],
+                          capture_output=True, text=True)
+    assert all(f'    {name} ' in done.stdout for name in import_tools('columns')[0].MEANINGS)
+
+
+def test_the_real_sequence_that_is_not_there(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(TOOLS / 'benchmark.py'), 'prune', '--preset', 'tiny', '--rays',
+         'real'], capture_output=True, text=True,
+        env=dict(os.environ, LANGOCC_SHARED=str(tmp_path)))
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f'benchmark: no real sequence at {tmp_path}')
+
+
+def test_progress_says_which_run(capsys):
+    progress, = import_tools('progress')
+    ran = []
+    for turn, name in progress.turns(['dense', 'ours'], 2):
+        ran.append((turn, name))
+        if name == 'dense':
+            progress._SHORT = 0.  # every turn is long from now on
+    assert ran == [(turn, name) for turn in range(3) for name in ('dense', 'ours')]
+    lines = [line.split('  ')[-1] for line in capsys.readouterr().err.splitlines()]
+    assert lines[:2] == ['dense: warm-up', 'ours: warm-up'] and lines[-1] == 'ours: run 2 of 2'
+    progress._SHORT = 1.
+    assert len(list(progress.turns(['quick'], 50))) == 51
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -41,6 +41,7 @@ def test_predict(tmp_path):
         stage = result['stages'][name]
         assert all(stage[key] > 0 for key in ('published_s', 'ours_s', 'streaming_s', 'floor_s'))
     assert 'streaming_speedup' in printed and 'cost volume' in printed
+    assert '*' not in printed and '  floor_s: ' in printed  # a legend with the columns' names
 
 
 def test_profile(tmp_path):

@@ -43,6 +43,8 @@ class FeatureSize:
         vit: open_clip's name, 'tiny' for a toy.
         vit_input: (H, W).
         vit_images: images that the ViT sees.
+        embedded_frames: key frames of the embedded world that are scored.
+        embedded_fit_images: images of it that codecs are fitted on.
     """
     frames: int
     rays: int
@@ -52,12 +54,16 @@ class FeatureSize:
     vit: str
     vit_input: Tuple[int, int]
     vit_images: int
+    embedded_frames: int
+    embedded_fit_images: int
 
 
 FEATURE_SIZES = dict(
-    full=FeatureSize(25, 8192, (PUBLISHED_RAYS, 35000), MAP_SIZES, 96, 'ViT-B-16', (448, 800), 24),
-    quarter=FeatureSize(7, 2048, (PUBLISHED_RAYS, ), MAP_SIZES[:2], 24, 'ViT-B-16', (224, 400), 8),
-    tiny=FeatureSize(2, 64, (500, ), ((7, 13), ), 6, 'tiny', (32, 64), 6))
+    full=FeatureSize(25, 8192, (PUBLISHED_RAYS, 35000), MAP_SIZES, 96, 'ViT-B-16', (448, 800), 24,
+                     40, 66),
+    quarter=FeatureSize(7, 2048, (PUBLISHED_RAYS, ), MAP_SIZES[:2], 24, 'ViT-B-16', (224, 400), 8,
+                        12, 24),
+    tiny=FeatureSize(2, 64, (500, ), ((7, 13), ), 6, 'tiny', (32, 64), 6, 2, 6))
 
 
 class FeatureCase:

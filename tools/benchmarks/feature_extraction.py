@@ -10,6 +10,7 @@ import torch
 
 from .feature_case import FeatureCase
 from .measure import synchronize
+from .progress import say
 
 _BATCH = 2
 
@@ -42,6 +43,7 @@ def benchmark_extraction(case: FeatureCase, folder: Path, device: str) -> List[D
     sequential(source, images[:1], folder / 'warm-up')
     rows = []
     for name, run in (('sequential', sequential), ('extract_features', pipelined)):
+        say(f'extraction: {len(images)} images, {name}')
         clock.seconds, start = 0., time.perf_counter()
         measured = run(source, images, folder / name)
         seconds = measured or time.perf_counter() - start

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .feature_case import SEED, FeatureCase
 from .measure import median
+from .progress import say
 
 CODECS = ('fp16', 'int8', 'pca64-int8', 'pq')
 _MB = 1e6
@@ -43,7 +44,7 @@ class RayPools:
         self.case, self.cameras, self.pixels = case, [], []
         for frame in range(case.size.frames):
             info = case.dataset.get_data_info(self.key_frame(frame))
-            seen = [pixels for pixels, _ in source.visible_points(info, info['camera_names'])]
+            seen = [points[0] for points in source.visible_points(info, info['camera_names'])]
             cameras = np.repeat(np.arange(len(seen)), [len(pixels) for pixels in seen])
             chosen = rng.choice(len(cameras), rays_per_frame, replace=rays_per_frame > len(cameras))
             self.cameras.append(cameras[chosen])
@@ -198,11 +199,13 @@ def benchmark_read(case: FeatureCase, folder: Path, repeats: int) -> List[Dict]:
     rows, dims = [], case.text.embed_dims
     for rays_per_frame in case.size.rays_per_frame:
         pools = RayPools(case, rays_per_frame)
+        say(f'read: published files, {rays_per_frame} rays a frame')
         paths = write_published(folder / f'published-{rays_per_frame}', pools, dims)
         published = timed_read(
             lambda: lambda seed: read_published(paths, *pools.draw(seed), dims), paths, repeats)
         expected = read_published(paths, *pools.draw(0), dims)
         for codec in CODECS:
+            say(f'read: {codec}, against {rays_per_frame} rays a frame')
             root = folder / f'store-{codec}'
             files = sorted((root / 'parts').iterdir()) if root.exists() else write_store(
                 root, pools, codec)

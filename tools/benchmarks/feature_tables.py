@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .feature_case import NUSCENES_IMAGES, SEED, FeatureCase
 from .feature_read import CODECS
+from .progress import say
 
 _ROWS_PER_IMAGE = 512
 _FIT_SHARE = 1 / 3  # of the images; the others are judged
@@ -27,6 +28,7 @@ def benchmark_size(case: FeatureCase, folder: Path) -> List[Dict]:
         count = case.size.images if map_size[0] * map_size[1] <= _LARGE else 6
         images, source = case.spread_images(count), case.probabilities(map_size)
         for name in CODECS:
+            say(f'size: {name}, {map_size[0]} x {map_size[1]} cells, {len(images)} images')
             sample = rows_of_maps((source.maps([item], [None])[0] for item in images),
                                   _ROWS_PER_IMAGE, np.random.default_rng(SEED)
                                   ) if needs_features(name) else None
@@ -67,7 +69,9 @@ def teacher_rows(case: FeatureCase, name: str, source, images: List) -> List[Dic
     """Rows of one teacher."""
     from langocc.apis.inspection import compute_maps, fitted_columns, judge
     in_text_space = name == 'probabilities'
+    say(f'codecs: {len(images)} images of the teacher {name}')
     maps = compute_maps(source, images)
+    say(f'codecs: fitting {", ".join(CODECS)} to {name}')
     order = np.random.default_rng(SEED).permutation(len(images)).tolist()
     fitted, judged = np.split(order, [round(_FIT_SHARE * len(images))])
     columns = fitted_columns(CODECS, [maps[i] for i in fitted], _ROWS_PER_IMAGE, SEED)
@@ -78,6 +82,7 @@ def teacher_rows(case: FeatureCase, name: str, source, images: List) -> List[Dic
     if in_text_space:
         scores = [retrieval_score(case, {item.token: values for item, values in zip(images, maps)})]
         for column in columns:
+            say(f'codecs: retrieval from {column.name}')
             scores.append(retrieval_score(case, {item.token: column.restore(item, values)
                                                  for item, values in zip(images, maps)}))
         rows.insert(0, dict(name=f'{name} fp32', teacher=name, codec='fp32',

@@ -52,8 +52,10 @@ def benchmark_lift(arguments) -> Dict:
 
         volumes[name] = forward()[1]
         rows[name] = dict(
-            forward_s=median(seconds_of(forward, arguments.device, arguments.repeats)),
-            step_s=median(seconds_of(backward, arguments.device, arguments.repeats)))
+            forward_s=median(seconds_of(forward, arguments.device, arguments.repeats,
+                                        f'{name}, forward')),
+            step_s=median(seconds_of(backward, arguments.device, arguments.repeats,
+                                     f'{name}, step')))
     for name in ('ours', 'cached'):
         for key in ('forward', 'step'):
             rows[name][f'{key}_speedup'] = rows['reference'][f'{key}_s'] / rows[name][f'{key}_s']

@@ -10,6 +10,8 @@ from typing import Callable, List
 
 import torch
 
+from .progress import say, turns
+
 MEGABYTE = 2 ** 20
 median = statistics.median
 
@@ -31,10 +33,11 @@ def run_step(side: Callable, scene):
     return loss.item(), grads, time.perf_counter() - start
 
 
-def seconds_of(function: Callable[[], object], device: torch.device, repeats: int) -> List[float]:
-    """Seconds of ``repeats`` calls after one that warms up."""
+def seconds_of(function: Callable[[], object], device: torch.device, repeats: int, name: str
+               ) -> List[float]:
+    """Seconds of ``repeats`` calls after one that warms up; ``name`` is said meanwhile."""
     times = []
-    for repeat in range(repeats + 1):
+    for _ in turns([name], repeats):
         synchronize(device)
         start = time.perf_counter()
         function()
@@ -100,11 +103,13 @@ def peak_in_child(arguments, side: str) -> float:
         RuntimeError: If the child fails; its output is in the message.
     """
     tool = Path(__file__).resolve().parents[1] / 'benchmark.py'
-    command = [sys.executable, str(tool), arguments.command, '--preset', arguments.preset,
-               '--device', arguments.device, '--rays', arguments.rays, '--threshold',
-               str(arguments.threshold), '--peak-of', side]
+    command = [sys.executable, str(tool), arguments.command, '--peak-of', side]
+    for name in ('preset', 'device', 'rays', 'threshold'):
+        if hasattr(arguments, name):
+            command += [f'--{name}', str(getattr(arguments, name))]
     if getattr(arguments, 'scale', None):
         command += ['--scale', *(f'{name}={factor}' for name, factor in arguments.scale.items())]
+    say(f'{side}: peak memory, in a process of its own')
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'peak memory of {side}: exit {done.returncode}\n{done.stderr}')

@@ -9,6 +9,7 @@ import torch
 from voxelrender import FieldRenderer, MarchConfig, UnitFeatures, rendering
 
 from .measure import median
+from .progress import turns
 from .scene import Scene, Size, make_scene
 from .stages import StageClock
 from .step import generator
@@ -30,7 +31,7 @@ def sizes(base: Size) -> Dict[str, Size]:
 
 
 @torch.no_grad()
-def seconds(scene: Scene, threshold: float, repeats: int) -> Dict[str, float]:
+def seconds(name: str, scene: Scene, threshold: float, repeats: int) -> Dict[str, float]:
     """Median seconds of a rendering's two branches, without gradient, after one warm-up.
 
     Language: the pairs of rays and voxels, the voxels' features, decoding them and the product.
@@ -39,7 +40,7 @@ def seconds(scene: Scene, threshold: float, repeats: int) -> Dict[str, float]:
     renderer = FieldRenderer(MarchConfig(), threshold)
     decoder = UnitFeatures(scene.language_layers)
     clocks = []
-    for _ in range(repeats + 1):
+    for _ in turns([name], repeats):
         clock, field = StageClock(scene.voxel_feats.device), scene.field()
         with ExitStack() as stack:
             for owner, name in ((renderer, '_layout'), (field, 'rows'), (decoder, 'encode'),
@@ -53,11 +54,11 @@ def seconds(scene: Scene, threshold: float, repeats: int) -> Dict[str, float]:
 
 
 def benchmark_scale(arguments) -> Dict:
-    """The scaling table."""
+    """The scaling table; the ratios are to its first row, the base."""
     rows = []
     for name, size in sizes(BASES[arguments.preset]).items():
         scene = make_scene(size, arguments.device)
-        found = seconds(scene, arguments.threshold, arguments.repeats)
+        found = seconds(name, scene, arguments.threshold, arguments.repeats)
         rows.append(dict(
             name=name, voxels=scene.grid.num_voxels, rays=size.rays, embed_dims=size.embed_dims,
             geometry_s=found['geometry'], language_s=found['language']))

@@ -11,6 +11,7 @@ from torch import Tensor
 from voxelrender import FieldRenderer, MarchConfig, UnitFeatures, accumulate, march_rays
 
 from .measure import median, peak_in_child, run_step
+from .progress import say, turns
 from .scene import Scene, Size, make_scene
 
 Step = Callable[[Scene], Tensor]
@@ -69,14 +70,20 @@ def make_sides(thresholds: Dict[str, float]) -> Dict[str, Step]:
 
 
 def gradient_errors(ours: Sequence[Tensor], dense: Sequence[Tensor]) -> Dict[str, float]:
-    """Relative error and cosine of gradients, all of them as one vector."""
+    """Relative error and cosine of gradients, all of them as one vector.
+
+    1 - cos is not computed from the cosine, of which it would be a rounding error.
+    """
     dots = torch.zeros(4, dtype=torch.float64)
     for mine, theirs in zip(ours, dense):
         for a, b in zip(mine.flatten().split(2**24), theirs.flatten().split(2**24)):
             a, b = a.double(), b.double()
             dots += torch.stack([(a - b) @ (a - b), a @ b, a @ a, b @ b]).cpu()
     difference, product, own, other = dots.tolist()
-    return dict(grad_error=(difference / other) ** 0.5, grad_cosine=product / (own * other) ** 0.5)
+    lengths = (own * other) ** 0.5
+    turned = (difference - (own ** 0.5 - other ** 0.5) ** 2) / (2 * lengths)
+    return dict(grad_error=(difference / other) ** 0.5, grad_cosine=product / lengths,
+                one_minus_cosine=max(turned, 0.))
 
 
 def compare(name: str, times: Dict[str, List[float]], peaks: Dict[str, float], losses, grads):
@@ -93,12 +100,11 @@ def compare(name: str, times: Dict[str, List[float]], peaks: Dict[str, float], l
 def run_sides(sides: Dict[str, Step], scene: Scene, repeats: int):
     """Seconds of every run but the first, in turns; losses and gradients of the last."""
     times, losses, grads = {name: [] for name in sides}, {}, {}
-    for repeat in range(repeats + 1):
-        for name, side in sides.items():
-            grads.pop(name, None)
-            losses[name], grads[name], seconds = run_step(side, scene)
-            if repeat > 0:
-                times[name].append(seconds)
+    for turn, name in turns(sides, repeats):
+        grads.pop(name, None)
+        losses[name], grads[name], seconds = run_step(sides[name], scene)
+        if turn > 0:
+            times[name].append(seconds)
     return times, losses, grads
 
 
@@ -109,6 +115,7 @@ def benchmark_step(arguments) -> Dict:
         thresholds['default'] = arguments.threshold
     sides = make_sides(thresholds)
     peaks = {name: peak_in_child(arguments, name) for name in sides}
+    say('making the scene')
     scene = make_scene(Size.of(arguments), arguments.device, arguments.rays)
     times, losses, grads = run_sides(sides, scene, arguments.repeats)
     default = 'default' if 'default' in sides else 'exact'
@@ -130,7 +137,9 @@ def benchmark_prune(arguments) -> Dict:
         by_part = {part: gradient_errors(grads[name][span], grads['dense'][span])['grad_cosine']
                    for part, span in (('voxel_feats', slice(0, 1)), ('density', slice(1, 9)),
                                       ('language', slice(9, None)))}
-        rows.append(dict(threshold=float(name), ours_s=row['ours_s'], speedup=row['speedup'],
+        rows.append(dict(threshold=float(name), dense_s=row['dense_s'], ours_s=row['ours_s'],
+                         speedup=row['speedup'],
                          loss_error=row['loss_error'], grad_error=row['grad_error'],
-                         grad_cosine=row['grad_cosine'], cosine_by_part=by_part))
+                         grad_cosine=row['grad_cosine'],
+                         one_minus_cosine=row['one_minus_cosine'], cosine_by_part=by_part))
     return dict(prune=rows, dense_s=median(times['dense']))

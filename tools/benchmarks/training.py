@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from voxelrender import RayBundle
 
 from .measure import measure_peak, median, peak_in_child
+from .progress import say, turns
 from .scene import EMBED_DIMS, PRESETS, made_up_rays
 from .stages import StageClock, watch
 from .step import gradient_errors, paper_loss
@@ -83,15 +84,15 @@ class TrainingCase:
 def benchmark_profile(arguments) -> Dict:
     """Both sides in turns on the same weights, images and rays; each one's memory in a child."""
     peaks = {side: peak_in_child(arguments, side) for side in ('published', 'ours')}
+    say('making the model')
     case = TrainingCase(arguments.preset, arguments.device, arguments.rays)
     state = copy.deepcopy(case.model.state_dict())
     clocks, losses, grads = dict(published=[], ours=[]), {}, {}
-    for _ in range(arguments.repeats + 1):
-        for side, found in clocks.items():
-            case.model.load_state_dict(state)  # running statistics
-            clock, losses[side] = case.step(side)
-            found.append(clock.seconds)
-            grads[side] = case.gradients()
+    for _, side in turns(clocks, arguments.repeats):
+        case.model.load_state_dict(state)  # running statistics
+        clock, losses[side] = case.step(side)
+        clocks[side].append(clock.seconds)
+        grads[side] = case.gradients()
     stages: Dict[str, Dict] = {}
     for side, found in clocks.items():
         found = [dict(seconds, total=sum(seconds.values())) for seconds in found[1:]]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .head import FREE
 from .measure import median, peak_in_child, synchronize
+from .progress import say
 from .stages import StageClock, floors, watch
 from .whole_case import ROOT, WholeCase, reduced_precision
 
@@ -99,8 +100,9 @@ def run_sides(case: WholeCase, sides: Dict[str, Side], repeats: int):
     threshold, device = case.model.occ_head.density_threshold, case.samples[0]['imgs'].device
     times, worst = {name: [] for name in sides}, {name: {} for name in sides}
     for index, inputs in enumerate(case.samples[:WARM_UP + repeats]):
-        found = {}
+        found, which = {}, f'sample {index + 1} of {WARM_UP + repeats}'
         for name, side in sides.items():
+            say(f'{name}: {which}' + (', warm-up' if index < WARM_UP else ''))
             synchronize(device)
             start = time.perf_counter()
             density, classes = side(inputs)
@@ -109,6 +111,7 @@ def run_sides(case: WholeCase, sides: Dict[str, Side], repeats: int):
             found[name] = density.cpu(), classes.cpu()
         if index < WARM_UP:
             continue
+        say(f'what is expected (float64): {which}')
         expected = expected_of(case.model, inputs)
         for name, prediction in found.items():
             for key, value in compare(*prediction, expected, threshold).items():
@@ -136,12 +139,14 @@ def stage_table(case: WholeCase, sides: Dict[str, Side], repeats: int) -> Dict[s
     for turn in range(repeats):  # the last samples, so that streams follow the ones before
         inputs = case.samples[WARM_UP + repeats + turn]
         for name, side in sides.items():
+            say(f'{name}: stages, run {turn + 1} of {repeats}')
             with clocks[name][turn].stage('rest'):
                 side(inputs, clocks[name][turn])
     names = list(dict.fromkeys(name for runs in clocks.values() for clock in runs
                                for name in clock.seconds))
     table = {name: {f'{side}_s': min(clock.seconds.get(name, 0.) for clock in runs)
                     for side, runs in clocks.items()} for name in names}
+    say('floors of the stages')
     for name, floor in floors(case, sides['ours']).items():
         table.setdefault(name, {})['floor_s'] = floor
     return table
@@ -150,6 +155,7 @@ def stage_table(case: WholeCase, sides: Dict[str, Side], repeats: int) -> Dict[s
 def benchmark_predict(arguments) -> Dict:
     """Both sides on the same samples and weights; then once more with stages timed."""
     peaks = {name: peak_in_child(arguments, name) for name in ('published', 'ours')}
+    say('making the model and its samples')
     case = WholeCase(arguments.preset, WARM_UP + 2 * arguments.repeats, arguments.device,
                      arguments.rays)
     sides = make_sides(case, arguments.device)

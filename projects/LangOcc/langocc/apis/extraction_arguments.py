@@ -54,6 +54,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 def read_source(args: argparse.Namespace) -> MapSource:
     """The teacher that the arguments describe, on its device.
 
+    Options of ``--teacher`` also stand in for those of the config's, if it is of that kind.
+
     Raises:
         FileNotFoundError: no such config.
         ValueError: no teacher, or options that belong to another.
@@ -62,10 +64,11 @@ def read_source(args: argparse.Namespace) -> MapSource:
              if (value := getattr(args, name)) is not None}
     if args.teacher is not None:
         config: Dict[str, Any] = dict(type=_TEACHERS[args.teacher], **given)
-    elif given:
-        raise ValueError(f'{sorted(given)} are options of --teacher, which is not given')
     else:
-        config = _config_teacher(args)
+        config = dict(_config_teacher(args), **given)
+        if given and config['type'] not in _TEACHERS.values():
+            raise ValueError(f'{sorted(given)} are options of --teacher, which is not given; '
+                             f'{args.config} has a {config["type"]}')
     return build_map_source(config, args.map_size, args.device or default_device())
 
 

@@ -6,7 +6,6 @@ often it was interrupted, the network sees the same images together and gives th
 Legend: B images, E embedding, (H, W) size of an image, (h, w) size of a map.
 """
 import hashlib
-import json
 import os.path as osp
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor, nn
 
-from ..files import existing_file
+from ..datasets.key_frames import read_infos
 from ..teachers import Teacher
 from ..teachers.dense_teacher import DenseTeacher, one_size_batches, read_original, size_pair
 
@@ -70,7 +69,7 @@ def read_images(ann_files: Sequence[PathLike], data_root: PathLike,
     """
     found: Dict[str, ImageItem] = {}
     for ann_file in ann_files:
-        for info in _data_list(ann_file):
+        for info in read_infos(ann_file)['data_list']:
             where = f'{ann_file}: sample {info.get("token", "<no token>")}'
             images = info.get('images') or {}
             for camera in images if cameras is None else cameras:
@@ -84,18 +83,6 @@ def read_images(ann_files: Sequence[PathLike], data_root: PathLike,
     if not found:
         raise ValueError(f'no image in {[str(name) for name in ann_files]}')
     return list(found.values())
-
-
-def _data_list(ann_file: PathLike) -> List[Mapping[str, Any]]:
-    text = Path(existing_file(ann_file, 'infos')).read_text(encoding='utf-8')
-    try:
-        infos = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{ann_file} is not valid JSON: {error}') from error
-    if not isinstance(infos, dict) or not isinstance(infos.get('data_list'), list):
-        raise ValueError(f"{ann_file} has no list 'data_list': expected infos that "
-                         f'tools/prepare_data.py writes')
-    return infos['data_list']
 
 
 def _item(record: Mapping[str, Any], camera: str, data_root: PathLike, where: str) -> ImageItem:
