@@ -80,7 +80,7 @@ def test_ablations_reach_the_objects(runs):
     assert (head.density_decoder.scale, head.density_decoder.shift) == (1, 0)
     assert head.density_threshold == 0.1
     assert built('density-softplus')[1].density_decoder.activation is torch.nn.functional.softplus
-    assert built('loss-weighted')[1].losses['lang'].mode == 'weighted_mse'
+    assert built('loss-weighted')[1].losses['lang'].distance.mode == 'weighted_mse'
     assert built('sky-off')[1].losses['sky'].loss_weight == 0
     assert built('nothing-behind')[1].losses['lang'].sky_behind is False
     weighed = built('opacity-weighs')[1].losses['lang']
