@@ -15,5 +15,6 @@ model = dict(occ_head=dict(
         ground=dict(type='GroundLoss', loss_weight=0.1))))
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].update(source=dict(type='CameraPixelSource'),
-                         targets=('lang_feats', 'sky', 'rgb'))
+                         targets=('lang_feats', 'sky', 'rgb'),
+                         image_cache_size=_base_.image_cache_size)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

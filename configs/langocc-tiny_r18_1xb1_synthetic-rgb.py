@@ -13,7 +13,8 @@ model = dict(occ_head=dict(
 train_pipeline = [
     *_base_.image_pipeline,
     dict(type='PrepareRays', source=dict(type='CameraPixelSource'),
-         num_rays=_base_.rays_per_sample, targets=('rgb',)),
+         num_rays=_base_.rays_per_sample, targets=('rgb',),
+         image_cache_size=_base_.image_cache_size),
     dict(type='PackOccInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline, ray_frame_ids=_base_.ray_frame_ids))

@@ -28,6 +28,7 @@ test_dataloader = val_dataloader
 # fades with the error's fourth power: what is compared here is what deviates from their mean.
 ray_frame_ids = list(range(-12, 13))
 rays_per_sample = 1024
+image_cache_size = 1200  # all training images of the default set, decoded: 0.27 MB each
 language_loss = dict(type='RenderedFeatureLoss', mode='centered_cosine')
 # Surfaces one voxel thin need more than the sigmoid's 1/m; start from nearly free space.
 density = dict(scale=10., shift=-5.)

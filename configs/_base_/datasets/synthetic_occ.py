@@ -24,6 +24,7 @@ text_encoder = dict(type='TextEmbeddings', files=data_root + '/text_embeds/words
 # Classes, words and movers of langocc.synthetic.teacher: Occ3D's 17 and sky.
 teacher = dict(
     type='ProbabilityTeacher', root=data_root + '/teacher_probs', text_encoder=text_encoder,
+    cache_size=1200,  # all training maps of the default set, 27 kB each
     class_names=('others', 'barrier', 'bicycle', 'bus', 'car', 'construction_vehicle', 'motorcycle',
                  'pedestrian', 'traffic_cone', 'trailer', 'truck', 'driveable_surface',
                  'other_flat', 'sidewalk', 'terrain', 'manmade', 'vegetation', 'sky'),
