@@ -8,7 +8,7 @@
 # where it stopped; a WORK_DIR that was made with other options is refused. About 20 minutes on 2
 # CPU cores after the environment is built, a few on a GPU. --tiny: two streets and a few steps, in
 # about two minutes, to see every part work; its scores mean nothing. From the environment:
-#   QUICKSTART_STEPS  training steps (default: 1000, on a GPU 3000, with --tiny 2)
+#   QUICKSTART_STEPS  training steps (default: 800, on a GPU 3000, with --tiny 2)
 #   PYTHON            interpreter of an environment that is ready (default: .venv is built and used)
 set -euo pipefail
 TINY=""
@@ -176,7 +176,7 @@ if [ -n "$TINY" ]; then
     STEPS="${STEPS:-2}"
 fi
 if [ -z "$STEPS" ]; then
-    STEPS="$("$PYTHON" -c 'import torch; print(3000 if torch.cuda.is_available() else 1000)')"
+    STEPS="$("$PYTHON" -c 'import torch; print(3000 if torch.cuda.is_available() else 800)')"
 fi
 
 # Stages that finished are not run again, so they must be of the same options.

@@ -32,7 +32,7 @@ image_cache_size = 1200  # all training images of the default set, decoded: 0.27
 language_loss = dict(type='RenderedFeatureLoss', mode='centered_cosine')
 # Surfaces one voxel thin need more than the sigmoid's 1/m; start from nearly free space.
 density = dict(scale=10., shift=-5.)
-density_threshold = 0.2
+density_threshold = 0.4
 # Geometry begins as a flat road; the weight halves every 20 steps.
 road_loss = dict(type='FlatRoadLoss', half_life=20., free_density=0.07)
 # What the teacher says of the key frame's own pixels, told to the image network directly.

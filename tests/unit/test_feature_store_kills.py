@@ -76,7 +76,8 @@ def clean(tmp_path):
 def test_killed_twenty_times_at_random_and_resumed(tmp_path, clean):
     root, rng, kills, before = tmp_path / 'store', random.Random(0), 0, -1
     while kills < 20:
-        child = in_child(extract, root, tokens_of(60), 0, 0.01)
+        # A loaded machine waits longer than told to: slow items leave some for the last kill.
+        child = in_child(extract, root, tokens_of(60), 0, 0.025)
         # What is begun anew each time takes longer than some of the waits: kills hit that too.
         time.sleep(rng.uniform(0.001, 0.06))
         os.kill(child.pid, signal.SIGKILL)
@@ -85,7 +86,7 @@ def test_killed_twenty_times_at_random_and_resumed(tmp_path, clean):
             store = FeatureStore(root, verify='items')  # whole at every moment
             assert len(store) >= before
             before = len(store)
-    assert 0 < before < 60
+    assert 0 < before < 60, before
     assert finished(in_child(extract, root, tokens_of(60))) == 0
     assert files(root) == clean
     assert FeatureStore(root, verify='items').digest() == \
