@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from test_detector import CONFIG as LANGOCC
 
 from langocc.models.detectors import VolumeTap
-from langocc.models.detectors.multi_view_imvoxelnet import ego2pixels
+from langocc.models.view_transforms import ego_to_pixels
 from langocc.structures import CameraRig
 from voxelrender import RayBundle, project_points
 
@@ -133,7 +133,7 @@ def test_a_voxel_has_the_mean_feature_of_the_pixels_it_falls_on():
     v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
     feats = torch.stack([torch.stack([u, v, torch.full_like(u, n)]) for n in range(cameras)])
     points = model.prior_generator.grid_anchors([SHAPE[::-1]], device='cpu')[0][:, :3]
-    matrices = ego2pixels(rig, batch['bev_aug_matrix'])[0].float()
+    matrices = ego_to_pixels(rig, batch['bev_aug_matrix'])[0].float()
     volume, mask = model._lift(feats.float(), matrices, points, SIZE)
     seen_by = []
     for (z, y, x) in itertools.product(range(4), range(6), range(8)):
@@ -168,7 +168,7 @@ def test_one_camera_gives_imvoxelnets_own_volume():
         detector.neck_3d.register_forward_hook(
             lambda module, args, out, name=name: seen.update({name: args[0]}))
     batch = build().data_preprocessor(make_batch(1, cameras=1), False)['inputs']
-    lidar2img = ego2pixels(batch['rig'].frame(0), batch['bev_aug_matrix'])[0, 0]
+    lidar2img = ego_to_pixels(batch['rig'].frame(0), batch['bev_aug_matrix'])[0, 0]
     sample = Det3DDataSample(metainfo=dict(lidar2img=lidar2img.numpy(), img_shape=SIZE))
     with torch.no_grad():
         _, mask = model.extract_feat(batch)

@@ -14,6 +14,7 @@ from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
 from .base import image_of
+from .map_files import read_array
 from .sampling import LRUCache, sample_map
 from .text import PathLike, TextEncoder
 from .text_teacher import TextTeacher
@@ -69,21 +70,10 @@ class FeatureMapTeacher(TextTeacher):
             raise FileNotFoundError(f'teacher features: neither of '
                                     f'{[str(p) for p in paths]} exists')
         try:
-            values = self._read(path)
+            values = read_array(path, self.key)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f'cannot read teacher features {path}: {error}') from error
         if values.ndim != 3 or values.shape[0] != self.embed_dims or 0 in values.shape:
             raise ValueError(f'{path}: feature map has shape {values.shape}, expected '
                              f'({self.embed_dims}, h, w)')
         return values
-
-    def _read(self, path: Path) -> np.ndarray:
-        if path.suffix == '.npy':
-            return np.load(path, mmap_mode='r', allow_pickle=False)
-        with np.load(path, allow_pickle=False) as archive:
-            key = self.key
-            if key is None and len(archive.files) == 1:
-                key = archive.files[0]
-            if key not in archive.files:
-                raise ValueError(f'no array {key!r} among {archive.files}; set key')
-            return archive[key]

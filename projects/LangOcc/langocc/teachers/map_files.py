@@ -84,12 +84,24 @@ class MapFiles:
         if path.suffix == '.png':
             with Image.open(path) as image:  # a palette's numbers, not its colours
                 return np.array(image)
-        if path.suffix == '.npy':
-            return np.load(path, mmap_mode='r', allow_pickle=False)
-        with np.load(path, allow_pickle=False) as archive:
-            key = self.key
-            if key is None and len(archive.files) == 1:
-                key = archive.files[0]
-            if key not in archive.files:
-                raise ValueError(f'no array {key!r} among {archive.files}; set key')
-            return archive[key]
+        return read_array(path, self.key)
+
+
+def read_array(path: Path, key: Optional[str] = None) -> np.ndarray:
+    """The array of a ``.npy`` file, memory-mapped, or of a ``.npz`` file.
+
+    Args:
+        path: The file.
+        key: Name of the array in a ``.npz`` file; None takes the only one.
+
+    Raises:
+        ValueError: no such array, or several and no ``key``.
+    """
+    if path.suffix == '.npy':
+        return np.load(path, mmap_mode='r', allow_pickle=False)
+    with np.load(path, allow_pickle=False) as archive:
+        if key is None and len(archive.files) == 1:
+            key = archive.files[0]
+        if key not in archive.files:
+            raise ValueError(f'no array {key!r} among {archive.files}; set key')
+        return archive[key]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from voxelrender import VoxelGrid
 
-from ...structures import CameraRig
+from ..view_transforms import ego_to_pixels
 
 
 @MODELS.register_module()
@@ -65,8 +65,8 @@ class MultiViewImVoxelNet(ImVoxelNet):
                              '1) and stereo=False in the data set')
         batch, _, cameras = imgs.shape[:3]
         feats = self.neck(self.backbone(imgs.flatten(0, 2)))[0].unflatten(0, (batch, cameras))
-        matrices = ego2pixels(batch_inputs_dict['rig'].frame(0),
-                              batch_inputs_dict['bev_aug_matrix']).to(imgs)
+        matrices = ego_to_pixels(batch_inputs_dict['rig'].frame(0),
+                                 batch_inputs_dict['bev_aug_matrix']).to(imgs)
         points = self.prior_generator.grid_anchors([self.n_voxels[::-1]], device=imgs.device)[0]
         volumes, seen = zip(*(self._lift(*item, points[:, :3], imgs.shape[-2:])
                               for item in zip(feats, matrices)))
@@ -78,7 +78,7 @@ class MultiViewImVoxelNet(ImVoxelNet):
 
         Args:
             feats: (N, C, h, w).
-            matrices: (N, 4, 4) of :func:`ego2pixels`.
+            matrices: (N, 4, 4) of :func:`ego_to_pixels`.
             points: (V, 3) metres, z slowest.
             size: (H, W) of the images.
         """
@@ -92,20 +92,3 @@ class MultiViewImVoxelNet(ImVoxelNet):
         total = total / count.clamp(min=1)
         return tuple(values.unflatten(0, self.n_voxels[::-1]).permute(3, 2, 1, 0)
                      for values in (total, (count > 0).to(total)))
-
-
-def ego2pixels(rig: CameraRig, bev_aug_matrix: Tensor) -> Tensor:
-    """(B, N, 4, 4) float64: augmented key ego frame -> (u d, v d, d, 1) in the augmented image.
-
-    What mmdet3d calls ``lidar2img``.
-
-    Args:
-        rig: of one frame, matrices (B, N, 4, 4).
-        bev_aug_matrix: (B, 4, 4), key ego frame -> augmented key ego frame.
-    """
-    augmentation = torch.zeros_like(rig.img_aug_matrix)
-    augmentation[..., :2, :2] = rig.img_aug_matrix[..., :2, :2]
-    augmentation[..., :2, 2] = rig.img_aug_matrix[..., :2, 3]  # a shift of pixels grows with depth
-    augmentation[..., 2, 2] = augmentation[..., 3, 3] = 1
-    undo = torch.linalg.inv(bev_aug_matrix.to(augmentation))
-    return augmentation @ rig.key2img() @ undo[:, None]

@@ -14,7 +14,7 @@ from voxelrender import RayBundle
 
 from ...structures import CameraRig
 from ..losses import FeatureDistance
-from ..view_transforms import lift_matrices, project_points, sample_pixels
+from ..view_transforms import ego_to_pixels, project_points, sample_pixels
 
 # Metres along a ray to the point that is projected: any place before the camera will do.
 _FAR = 10.
@@ -73,7 +73,7 @@ class ImageFeatureHead(BaseModule):
             KeyError: rays without the target.
             ValueError: targets of another dimension than ``embed_dims``.
         """
-        to_pixels = torch.linalg.inv(lift_matrices(rig, bev_aug_matrix))
+        to_pixels = ego_to_pixels(rig, bev_aug_matrix)
         rows, targets = [], []
         for item, bundle in enumerate(rays):
             if 'lang_feats' not in bundle.targets:

@@ -1,7 +1,8 @@
 """Image features -> voxel volumes in the key ego frame (lift-splat family, and sampling)."""
 from .depth_net import ASPP, DepthNet, Mlp, SELayer
 from .frustum import (
-    camera_parameters, depth_edges, frustum_to_ego, lift_matrices, make_frustum, stereo_warps
+    camera_parameters, depth_edges, ego_to_pixels, frustum_to_ego, lift_matrices, make_frustum,
+    stereo_warps
 )
 from .lss import LSSViewTransformer
 from .lss_depth import LSSViewTransformerBEVDepth, LSSViewTransformerBEVStereo, StereoReference
@@ -10,6 +11,6 @@ from .sampling import SamplingViewTransformer, project_points, sample_pixels
 __all__ = [
     'ASPP', 'DepthNet', 'LSSViewTransformer', 'LSSViewTransformerBEVDepth',
     'LSSViewTransformerBEVStereo', 'Mlp', 'SELayer', 'SamplingViewTransformer', 'StereoReference',
-    'camera_parameters', 'depth_edges', 'frustum_to_ego', 'lift_matrices', 'make_frustum',
-    'project_points', 'sample_pixels', 'stereo_warps'
+    'camera_parameters', 'depth_edges', 'ego_to_pixels', 'frustum_to_ego', 'lift_matrices',
+    'make_frustum', 'project_points', 'sample_pixels', 'stereo_warps'
 ]

@@ -95,6 +95,22 @@ def lift_matrices(rig: CameraRig, bev_aug_matrix: Tensor) -> Tensor:
     return bev_aug @ rig.cam2key() @ torch.linalg.inv(_camera_to_augmented(rig))
 
 
+def ego_to_pixels(rig: CameraRig, bev_aug_matrix: Tensor) -> Tensor:
+    """Augmented key ego frame -> scaled augmented pixels: :func:`lift_matrices` the other way.
+
+    What mmdet3d calls ``lidar2img``.
+
+    Args:
+        rig: of one frame, matrices (B, N, 4, 4).
+        bev_aug_matrix: (B, 4, 4).
+
+    Returns:
+        (B, N, 4, 4) float64; metres -> (u d, v d, d, 1) with (u, v) an augmented pixel.
+    """
+    undo = torch.linalg.inv(bev_aug_matrix.to(rig.cam2img))
+    return _scaled_augmentation(rig.img_aug_matrix) @ rig.key2img() @ undo[:, None]
+
+
 def frustum_to_ego(frustum: Tensor, matrices: Tensor) -> Tensor:
     """Points of the frustum in the augmented key ego frame.
 

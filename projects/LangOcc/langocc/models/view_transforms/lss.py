@@ -148,10 +148,16 @@ class LSSViewTransformer(BaseModule):
         return volume.transpose(1, 2).flatten(1, 2) if self.collapse_z else volume
 
     def _check(self, img_feats: Tensor, rig: CameraRig) -> None:
-        batch, cameras = rig.cam2img.shape[:2]
-        expected = (batch, cameras, self.in_channels, *self.feature_size)
-        if rig.has_frames or tuple(img_feats.shape) != expected:
-            raise ValueError(
-                f'{type(self).__name__}: image features have shape {tuple(img_feats.shape)}, '
-                f'expected {expected} from a rig of {tuple(rig.cam2img.shape)} (one frame), '
-                f'input_size {self.input_size}, downsample {self.downsample}')
+        check_image_features(self, img_feats, rig)
+
+
+def check_image_features(transformer: nn.Module, img_feats: Tensor, rig: CameraRig) -> None:
+    """Raises ValueError where features do not fit a view transformer's configuration and the rig.
+    """
+    batch, cameras = rig.cam2img.shape[:2]
+    expected = (batch, cameras, transformer.in_channels, *transformer.feature_size)
+    if rig.has_frames or tuple(img_feats.shape) != expected:
+        raise ValueError(
+            f'{type(transformer).__name__}: image features have shape {tuple(img_feats.shape)}, '
+            f'expected {expected} from a rig of {tuple(rig.cam2img.shape)} (one frame), '
+            f'input_size {transformer.input_size}, downsample {transformer.downsample}')

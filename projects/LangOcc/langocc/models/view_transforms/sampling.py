@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from langocc.structures import CameraRig
 from voxelrender import VoxelGrid
 
-from .frustum import lift_matrices
+from .frustum import ego_to_pixels
+from .lss import check_image_features
 
 # Metres along the optical axis: what is nearer lies behind the lens.
 _MIN_DEPTH = 0.1
@@ -89,13 +90,7 @@ class SamplingViewTransformer(BaseModule):
     def reduce(self, img_feats: Tensor, rig: CameraRig) -> Tensor:
         """(BN, C - 1, h, w): the part of :meth:`forward` that looks at this frame's images alone.
         """
-        batch, cameras = rig.cam2img.shape[:2]
-        expected = (batch, cameras, self.in_channels, *self.feature_size)
-        if rig.has_frames or tuple(img_feats.shape) != expected:
-            raise ValueError(
-                f'{type(self).__name__}: image features have shape {tuple(img_feats.shape)}, '
-                f'expected {expected} from a rig of {tuple(rig.cam2img.shape)} (one frame), '
-                f'input_size {self.input_size}, downsample {self.downsample}')
+        check_image_features(self, img_feats, rig)
         return self.project(img_feats.flatten(0, 1))
 
     def match(self, feats: Tensor, rig: CameraRig, stereo: Optional[Any]) -> None:
@@ -107,7 +102,7 @@ class SamplingViewTransformer(BaseModule):
         """The part that depends on the key frame, see :meth:`forward`; ``feats`` of ``reduce``."""
         batch, cameras = rig.cam2img.shape[:2]
         feats = feats.float().unflatten(0, (batch, cameras))
-        to_pixels = torch.linalg.inv(lift_matrices(rig, bev_aug_matrix))
+        to_pixels = ego_to_pixels(rig, bev_aug_matrix)
         centers = self.grid.voxel_centers(to_pixels.device, torch.float64).reshape(-1, 3)
         with torch.autocast(feats.device.type, enabled=False):
             volumes = [self._sample(feats[item], to_pixels[item], centers)
@@ -135,7 +130,7 @@ def project_points(points: Tensor, matrix: Tensor, input_size: Sequence[int]
 
     Args:
         points: (P, 3) float64 metres, augmented key ego frame.
-        matrix: (4, 4) float64 of :func:`lift_matrices`, inverted: gives (u d, v d, d, 1).
+        matrix: (4, 4) float64 of :func:`ego_to_pixels`.
         input_size: (H, W) pixels of the network's image.
 
     Returns:
