@@ -6,8 +6,9 @@ Legend: B batch, F frames, N cameras.
 """
 import math
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, Iterator, List
 
 import torch
 import torch.nn.functional as F
@@ -55,10 +56,8 @@ def make_model(preset: str) -> nn.Module:
     """The recipe's model at a size, random weights, in training mode."""
     from mmdet3d.registry import MODELS
     from mmengine.config import Config
-    from mmengine.logging import MMLogger
 
     import langocc  # noqa: F401
-    MMLogger.get_current_instance().setLevel('WARNING')  # how each weight was initialised
     size = SIZES[preset]
     config = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'langocc_r50.py').model
     config.img_backbone.init_cfg = None
@@ -71,9 +70,23 @@ def make_model(preset: str) -> nn.Module:
     config.occ_head.update(grid=dict(point_cloud_range=RANGE, voxel_size=size['voxel']),
                            density_threshold=DENSITY_THRESHOLD)
     model = MODELS.build(config)
-    model.init_weights()
+    with quiet_logger():
+        model.init_weights()
     model.occ_head.set_vocabulary(make_vocabulary(EMBED_DIMS))
     return model
+
+
+@contextmanager
+def quiet_logger() -> Iterator[None]:
+    """Without the lines on how each weight was initialised; mmengine's loggers are global."""
+    from mmengine.logging import MMLogger
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @torch.no_grad()
