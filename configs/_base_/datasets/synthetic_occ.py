@@ -63,4 +63,4 @@ val_dataloader = dict(
                  test_mode=True, **dataset))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='OccMetric')
-test_evaluator = val_evaluator
+test_evaluator = [val_evaluator, dict(type='RayIoUMetric')]

@@ -80,7 +80,10 @@ class BEVOccHead(VoxelHead):
             ValueError: labels of another shape than the grid, or of an unknown class.
         """
         ids, labels = self.labels.chosen(batch_data_samples, voxel_feats.device)
-        rows = gather_voxels(self.features(voxel_feats).volume(), ids)
+        feats = self.features(voxel_feats)
+        # A camera sees up to half of the grid: few enough to interpolate there alone, too many to
+        # convolve one by one.
+        rows = gather_voxels(feats.volume(), ids) if self.upsample is None else feats.rows(ids)
         logits = torch.cat([self._classify(feats) for feats in rows])
         return dict(loss_occ=self.labels(logits, labels))
 
