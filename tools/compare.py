@@ -91,7 +91,8 @@ def check(plan: Plan, show: bool) -> None:
     """Every option and variable arrives where it should; shows the commands if asked."""
     for job in plan.pending:
         load_config(job.run)
-        stages = ['train'] * job.run.train + ['test'] + ['retrieval'] * bool(job.run.retrieval)
+        stages = ['train'] * job.run.train + ['test'] + ['retrieval'] * bool(
+            job.run.retrieval) + ['cost'] * job.run.cost
         commands = [job.command(stage) for stage in stages]
         if show:
             print(f'# {job.run.name}')

@@ -45,7 +45,7 @@ def finish(process, status):
 
 
 def wait_for_step(folder, step):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (folder / 'train' / f'iter_{step}.pth').exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -58,12 +58,19 @@ rows = [dict(query='car', token='a', split='val', visible=40.0, all=30.0, chance
 json.dump(dict(queries=rows, means=dict(all=dict(visible=50.0, teacher=70.0, chance=10.0))),
           open(words[words.index('--out') + 1], 'w'))
 '''
+COST = '''import json, os, sys
+folder, = sys.argv[1:]
+assert os.path.isdir(os.path.join(folder, 'train'))
+json.dump(dict(trained_parameters=2500000, flops=3.2e9, seconds=0.5, peak_memory_mb=120.4,
+               device='cpu', input='made', threads=2), open(os.path.join(folder, 'cost.json'), 'w'))
+'''
 
 
 def write_stand_ins(folder: Path) -> Path:
-    """tools/{train,test,eval_retrieval}.py, config.py with its base, benchmark/ in ``folder``."""
+    """tools/{train,test,eval_retrieval,model_cost}.py, config.py with its base, benchmark/ in ``folder``."""
     (folder / 'tools').mkdir(parents=True)
-    for name, text in dict(train=TRAIN, test=TEST, eval_retrieval=RETRIEVAL).items():
+    for name, text in dict(train=TRAIN, test=TEST, eval_retrieval=RETRIEVAL,
+                           model_cost=COST).items():
         (folder / 'tools' / f'{name}.py').write_text(text)
     (folder / 'config.py').write_text(CONFIG)
     (folder / 'base.py').write_text(BASE)

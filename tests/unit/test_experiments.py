@@ -14,6 +14,7 @@ budgets: {short: 4, long: 8}
 seeds: [0, 1]
 cfg_options: {model.width: 2}
 environment: {ROOT: data}
+cost: true
 experiments:
   - name: camera
     title: camera only
@@ -49,6 +50,7 @@ def test_expansion(folder):
     assert camera.options == {'model.width': 2, 'model.losses.lang.mode': 'cosine'}
     assert lidar.environment == {'ROOT': 'data', 'FAST': '1'} and lidar.options == {
         'model.width': 2}
+    assert camera.cost and lidar.cost and not prior.cost
     assert not prior.train and prior.steps is prior.seed is None and prior.title == 'prior'
 
 
@@ -58,6 +60,8 @@ def test_expansion(folder):
     ('seeds: [3]', 'seeds: 3', 'a list of different integers'),
     ('train: false', 'train: 0', "entry 3 ('prior'), key 'train'"),
     ('train: false', 'train: false, seeds: [1]', "entry 3 ('prior'), 'train: false'"),
+    ('train: false', 'train: false, cost: true', "entry 3 ('prior'), 'train: false'"),
+    ('seeds: [3]', 'cost: 1', "entry 2 ('lidar'), key 'cost': expected true or false"),
     ('long: 8', 'long: 0', "key 'budgets'"),
     ('title: camera only', 'titel: x', "unknown keys ['titel']"),
     ('name: prior, ', '', "entry 3: keys ['name'] are missing"),
@@ -95,7 +99,7 @@ def test_definition_follows_code_not_comments(folder):
     assert now() != first
     changed = {now(), now(steps=3), now(options={'model.width': 2}), now(environment={'A': 'b'})}
     assert len(changed) == 4
-    assert now(retrieval='x', save_every=3) == now()
+    assert now(retrieval='x', save_every=3, cost=True) == now()
 
 
 def test_data_files_belong_to_the_definition(folder, monkeypatch):
@@ -173,18 +177,18 @@ ROWS = [
             dict(query='car', visible=40., teacher=80., chance=5.),
             dict(query='car', visible=60., teacher=90., chance=7.),
             dict(query='bus', visible=None, chance=0.)])),
-    row('prior', None, None, metrics=dict(geo_IoU=5.))]
+    row('prior', None, None, metrics=dict(geo_IoU=5., RayIoU=4.25))]
 
 
 def test_table_is_exact(tmp_path):
     """Mean 13, sample deviation sqrt((9 + 1 + 16) / 2) = 3.6; minutes 2 and sqrt(2 / 2) = 1."""
     lines = comparison_table(ROWS).splitlines()
     assert lines == [
-        '| run | steps | seeds | geometric IoU | AP at LiDAR points | training, min |',
-        '|---|---:|---:|---:|---:|---:|',
-        '| camera rays | 4 | 3 | 13.0 ± 3.6 | - | 2 ± 1 |',
-        '| camera rays | 8 | 1 | 20.0 | 50.0 | 10 |',
-        '| prior rays | - | - | 5.0 | - | - |']
+        '| run | steps | seeds | geometric IoU | RayIoU | AP at LiDAR points | training, min |',
+        '|---|---:|---:|---:|---:|---:|---:|',
+        '| camera rays | 4 | 3 | 13.0 ± 3.6 | - | - | 2 ± 1 |',
+        '| camera rays | 8 | 1 | 20.0 | - | 50.0 | 10 |',
+        '| prior rays | - | - | 5.0 | 4.2 | - | - |']
 
 
 def test_tables_of_classes_and_queries():

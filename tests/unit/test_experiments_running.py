@@ -6,7 +6,7 @@ import time
 import pytest
 from experiments_factory import read, steps_done, write_stand_ins
 
-from langocc.experiments import Job, Run, Schedule, make_plan
+from langocc.experiments import Job, Run, Schedule, comparison_table, make_plan
 from langocc.experiments.estimate import time_left, words_of
 from langocc.experiments.schedule import slot_environments
 
@@ -170,6 +170,21 @@ def test_retrieval_can_be_added_to_a_finished_run(bench):
     assert outcome.finished and steps_done(bench.root / 'work' / 'a-short-s0')[-1] == 6
     row = read(bench.root / 'rows' / 'a-short-s0.json')
     assert len(row['retrieval']['queries']) == 3 and row['attempts'] == 1
+
+
+def test_cost_can_be_added_to_a_finished_run(bench):
+    bench(runs_of(bench))
+    assert 'cost' not in read(bench.root / 'rows' / 'a-short-s0.json')
+    _, outcome = bench(runs_of(bench, cost=True))
+    assert outcome.finished and steps_done(bench.root / 'work' / 'a-short-s0')[-1] == 6
+    row = read(bench.root / 'rows' / 'a-short-s0.json')
+    assert row['attempts'] == 1 and row['cost'] == dict(
+        trained_parameters=2500000, flops=3.2e9, seconds=0.5, peak_memory_mb=120.4, device='cpu',
+        input='made')
+    line = comparison_table([row]).splitlines()[-1]
+    assert line.endswith('| 2.50 | 3.2 | 0.50 | 120 |')
+    plan, _ = bench(runs_of(bench, cost=True))
+    assert len(plan.finished) == 1
 
 
 def test_a_folder_that_another_process_works_in_is_left_alone(bench, monkeypatch):

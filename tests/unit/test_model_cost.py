@@ -75,7 +75,7 @@ def test_a_table_shows_what_there_is():
                peak_memory_mb=12.3)
     scored = dict(row, name='b', metrics=dict(geo_IoU=30.04, occ17_mIoU=float('nan')))
     table = cost_table([row, scored]).splitlines()
-    assert table[0] == ('| model | parameters, M | GFLOPs | s a prediction | peak memory, MB | '
+    assert table[0] == ('| model | parameters, M | GFLOPs | s a prediction | MB a prediction | '
                         'geometric IoU |')
     assert table[2] == '| a | 1.23 | 2.5 | 0.46 | 12 | - |'
     assert table[3] == '| b | 1.23 | 2.5 | 0.46 | 12 | 30.0 |'

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..experiments.machine import machine_in_words
+from ..experiments.table import COST_COLUMNS
 from ..structures import CameraRig
 from ..synthetic.rig import CAMERAS, camera_intrinsics, sensor_to_ego
 from .init_model import build_dataset, init_model
@@ -178,10 +179,8 @@ def cost_table(rows: Sequence[Dict[str, Any]]) -> str:
     GFLOPs are as counted, two a multiplication with its addition.
     """
     columns = [
-        ('parameters, M', lambda row: row['trained_parameters'] / 1e6, 2),
-        ('GFLOPs', lambda row: row['flops'] / 1e9, 1),
-        ('s a prediction', lambda row: row['seconds'], 2),
-        ('peak memory, MB', lambda row: row['peak_memory_mb'], 0),
+        *((title, lambda row, key=key, unit=unit: row[key] / unit, digits)
+          for title, key, unit, digits in COST_COLUMNS),
         ('geometric IoU', lambda row: row.get('metrics', {}).get('geo_IoU'), 1),
         ('mIoU (17)', lambda row: row.get('metrics', {}).get('occ17_mIoU'), 1),
         ('RayIoU', lambda row: row.get('metrics', {}).get('RayIoU'), 1)]

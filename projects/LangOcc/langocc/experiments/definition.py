@@ -11,12 +11,13 @@
         cfg_options: {optim_wrapper.optimizer.lr: 1.0e-3}
         environment: {NAME: value}
         retrieval: null                      # no retrieval for this one
+        cost: true                           # measure parameters, FLOPs, time, memory (model_cost)
       - {name: prior, config: configs/prior.py, train: false}
 
-``seeds``, ``cfg_options``, ``environment``, ``retrieval``, ``data`` (files that say what the data
-were made of; their content is part of a definition) and ``save_every`` (steps between checkpoints)
-may stand at the top for all entries; mappings are merged, an entry's values win. ``${NAME}`` and
-``${NAME:-default}`` are taken from the environment.
+``seeds``, ``cfg_options``, ``environment``, ``retrieval``, ``cost``, ``data`` (files that say what
+the data were made of; their content is part of a definition) and ``save_every`` (steps between
+checkpoints) may stand at the top for all entries; mappings are merged, an entry's values win.
+``${NAME}`` and ``${NAME:-default}`` are taken from the environment.
 """
 import os
 import re
@@ -26,7 +27,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import yaml
 
-_SHARED = ('seeds', 'cfg_options', 'environment', 'retrieval', 'data', 'save_every')
+_SHARED = ('seeds', 'cfg_options', 'environment', 'retrieval', 'cost', 'data', 'save_every')
 _TOP = ('experiments', 'budgets', 'description', *_SHARED)
 _ENTRY = ('name', 'title', 'config', 'train', 'budgets', *_SHARED)
 _NAME = re.compile(r'[A-Za-z0-9_-]+')
@@ -47,6 +48,7 @@ class Run:
         options: dotted key -> value, given to the tools as --cfg-options.
         environment: variables of the tools, variables in them not yet replaced.
         retrieval: folder of a retrieval benchmark, None for none; likewise.
+        cost: measure what a prediction of the trained model costs.
         data: files whose content belongs to the definition; likewise.
         save_every: training steps between checkpoints.
     """
@@ -60,6 +62,7 @@ class Run:
     options: Dict[str, Any] = field(default_factory=dict)
     environment: Dict[str, str] = field(default_factory=dict)
     retrieval: Optional[str] = None
+    cost: bool = False
     data: Tuple[str, ...] = ()
     save_every: int = 50
 
@@ -140,13 +143,14 @@ def _expand(entry: Any, number: int, shared: Dict[str, Any], budgets: Dict[str, 
            f"{where}, key 'budgets'", f'names out of {sorted(budgets)}', chosen)
     seeds = merged.get('seeds', [0])
     if not train:
-        wrong = [key for key in ('seeds', 'budgets', 'save_every') if key in entry]
-        _check(not wrong, f"{where}, 'train: false'", 'no seeds, budgets or save_every', wrong)
+        wrong = [key for key in ('seeds', 'budgets', 'save_every', 'cost') if key in entry]
+        _check(not wrong, f"{where}, 'train: false'", 'no seeds, budgets, save_every, cost', wrong)
         chosen, seeds = [], [None]
     common = dict(
         entry=entry['name'], title=entry.get('title', entry['name']), config=entry['config'],
         train=train, options=merged['cfg_options'], environment=merged['environment'],
-        retrieval=merged.get('retrieval'), data=tuple(merged.get('data', ())),
+        retrieval=merged.get('retrieval'), cost=train and merged.get('cost', False),
+        data=tuple(merged.get('data', ())),
         save_every=merged.get('save_every', Run.save_every))
     return [Run(budget=budget, steps=budgets.get(budget), seed=seed, **common)
             for budget in chosen or [None] for seed in seeds]
@@ -164,6 +168,7 @@ def _shared_values(content: Dict[str, Any], where: str) -> Dict[str, Any]:
             value) and not any(isinstance(item, (dict, list, bool, type(None)))
                                for item in value.values())),
         retrieval=('a folder or null', lambda value: value is None or isinstance(value, str)),
+        cost=('true or false', lambda value: isinstance(value, bool)),
         data=('a list of files', lambda value: isinstance(value, list)
               and all(isinstance(item, str) for item in value)),
         save_every=('a number of steps', _is_count))

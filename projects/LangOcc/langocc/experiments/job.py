@@ -1,8 +1,8 @@
-"""One run, stage by stage: training, metrics, retrieval; every stage can be cut off and taken up.
+"""One run in stages: training, metrics, retrieval, cost; each can be cut off and taken up.
 
 A run's folder holds ``state.json`` (definition and attempts), ``train/`` (mmengine's work
-directory), ``test/``, the logs, ``metrics.json``, ``retrieval.json`` and, where it failed,
-``failure.json``.
+directory), ``test/``, the logs, ``metrics.json``, ``retrieval.json``, ``cost.json`` and, where it
+failed, ``failure.json``.
 """
 import fcntl
 import json
@@ -20,7 +20,7 @@ from .definition import Run, expand_variables
 from .fingerprint import environment_of, fingerprint, option_arguments
 from .machine import git_commit
 
-STAGES = ('train', 'test', 'retrieval')
+STAGES = ('train', 'test', 'retrieval', 'cost')
 NO_VALIDATION = ('val_cfg=None', 'val_dataloader=None', 'val_evaluator=None')
 _ITERATION = re.compile(r'Iter\(train\)\s*\[\s*(\d+)/\s*(\d+)\].*?\btime: ([\d.]+)')
 
@@ -32,7 +32,7 @@ class Job:
         run: the run.
         definition: of the run.
         folder: of the run.
-        tools: folder of train.py, test.py and eval_retrieval.py.
+        tools: folder of train.py, test.py, eval_retrieval.py and model_cost.py.
 
     Attributes:
         state: what ``state.json`` holds: definition, attempts of stages.
@@ -76,6 +76,8 @@ class Job:
             return 'test'
         if self.run.retrieval and not (self.folder / 'retrieval.json').is_file():
             return 'retrieval'
+        if self.run.cost and not (self.folder / 'cost.json').is_file():
+            return 'cost'
         return None
 
     def lock(self, wait: float = 5.) -> bool:
@@ -162,6 +164,8 @@ class Job:
         elif stage == 'test':
             words = ['test.py', run.config, *checkpoint, '--work-dir', str(self.folder / 'test'),
                      '--out', str(self.folder / 'metrics.json')]
+        elif stage == 'cost':  # of the config that the training left, options and all
+            words, options = ['model_cost.py', str(self.folder)], []
         else:
             benchmark = expand_variables(run.retrieval, f"run {run.name}, key 'retrieval'")
             words = ['eval_retrieval.py', run.config, *checkpoint, '--benchmark', benchmark,

@@ -13,6 +13,7 @@ from .job import Job
 from .machine import machine_in_words
 
 _QUERY_KEYS = ('query', 'split', 'positives', 'chance', 'all', 'visible', 'teacher')
+_COST_KEYS = ('trained_parameters', 'flops', 'seconds', 'peak_memory_mb', 'device', 'input')
 
 
 def make_row(job: Job, threads: Optional[str] = None) -> Dict[str, Any]:
@@ -21,7 +22,7 @@ def make_row(job: Job, threads: Optional[str] = None) -> Dict[str, Any]:
     Times are wall-clock seconds over all attempts of a stage, with what was lost when one was cut
     off; ``attempts`` says how many the training took. Peak memory: the largest resident size of a
     process of the training, and on a GPU the allocator's peak, MB. Options and environment are in
-    ``definition``.
+    ``definition``. ``cost`` is that of one prediction, see :mod:`langocc.apis.model_cost`.
 
     Args:
         job: all its stages are finished.
@@ -37,6 +38,9 @@ def make_row(job: Job, threads: Optional[str] = None) -> Dict[str, Any]:
         row['retrieval'] = _rounded(dict(
             means=result['means'], queries=[{key: query[key] for key in _QUERY_KEYS if key in query}
                                             for query in result['queries']]))
+    if run.cost:
+        cost = _read(job.folder / 'cost.json')
+        row['cost'] = _rounded({key: cost[key] for key in _COST_KEYS})
     if run.train:
         trainings = job.attempts('train')
         row.update(attempts=len(trainings), train_seconds=_sum(trainings, 'seconds'),
@@ -97,7 +101,7 @@ def read_rows(folder: Union[str, Path], runs: Optional[List[Run]] = None) -> Lis
 def is_finished(row: Optional[Dict[str, Any]], run: Run, definition: Dict[str, Any]) -> bool:
     """Whether ``row`` is all that ``run`` asks for."""
     return (row is not None and row['fingerprint'] == fingerprint(definition)
-            and (not run.retrieval or 'retrieval' in row))
+            and (not run.retrieval or 'retrieval' in row) and (not run.cost or 'cost' in row))
 
 
 def gpu_peak(work_dir: Path) -> Optional[int]:

@@ -57,7 +57,7 @@ def make_plan(runs: Sequence[Run], work_dir: Path, rows: Path, tools: Path,
         runs: all that are wanted.
         work_dir: folder of the runs' folders.
         rows: folder of the rows.
-        tools: folder of train.py, test.py and eval_retrieval.py.
+        tools: folder of train.py, test.py, eval_retrieval.py and model_cost.py.
         redo: 'changed': runs of another definition are made anew; 'all': every run is; None: they
             stand in ``changed`` and nowhere else.
         keep_changed: rows of another definition count as finished, for changes that cannot matter.
@@ -218,5 +218,5 @@ def write_summary(path: Path, plan: Plan, outcome: Outcome) -> None:
 def _stage_words(job: Job) -> str:
     progress = job.progress() if job.stage == 'train' else None
     if progress is None:
-        return {'train': 'training', 'test': 'metrics', 'retrieval': 'retrieval'}[job.stage]
+        return {'train': 'training', 'test': 'metrics'}.get(job.stage, job.stage)
     return f'step {progress[0]} of {progress[1]}'

@@ -7,6 +7,10 @@ from ..occ3d import OCC3D_CLASSES
 Row = Dict[str, Any]
 Reader = Callable[[Row], Optional[float]]
 
+# title, key of langocc.apis.model_cost.measure_cost, its unit in the title's, digits
+COST_COLUMNS = (('parameters, M', 'trained_parameters', 1e6, 2), ('GFLOPs', 'flops', 1e9, 1),
+                ('s a prediction', 'seconds', 1, 2), ('MB a prediction', 'peak_memory_mb', 1, 0))
+
 
 def group_rows(rows: Sequence[Row]) -> List[List[Row]]:
     """Rows of the same entry and budget together, in order of appearance."""
@@ -35,12 +39,14 @@ def comparison_table(rows: Sequence[Row]) -> str:
     columns = [
         ('geometric IoU', lambda row: row['metrics'].get('geo_IoU'), 1),
         ('mIoU (17)', lambda row: row['metrics'].get('occ17_mIoU'), 1),
+        ('RayIoU', lambda row: row['metrics'].get('RayIoU'), 1),
         ('AP at LiDAR points', _retrieval_mean('visible'), 1),
         ("teacher's AP", _retrieval_mean('teacher'), 1),
         ('chance', _retrieval_mean('chance'), 1),
         ('training, min', _scaled('train_seconds', 1 / 60), 0),
         ('memory, GB', _scaled('peak_memory_mb', 1 / 1024), 1),
-        ('GPU memory, GB', _scaled('gpu_peak_memory_mb', 1 / 1024), 1)]
+        ('GPU memory, GB', _scaled('gpu_peak_memory_mb', 1 / 1024), 1),
+        *((title, _cost(key, unit), digits) for title, key, unit, digits in COST_COLUMNS)]
     columns = [column for column in columns if any(column[1](row) is not None for row in rows)]
     lines = [_line('run', 'steps', 'seeds', *(title for title, _, _ in columns)),
              '|---|' + '---:|' * (2 + len(columns))]
@@ -103,6 +109,10 @@ def _retrieval_mean(key: str) -> Reader:
 
 def _scaled(key: str, factor: float) -> Reader:
     return lambda row: None if row.get(key) is None else row[key] * factor
+
+
+def _cost(key: str, unit: float) -> Reader:
+    return lambda row: row['cost'][key] / unit if 'cost' in row else None
 
 
 def _line(*cells: Any) -> str:
