@@ -34,7 +34,7 @@ def runs(synthetic_stand_in, repository, monkeypatch):
     return lambda name: {run.name: run for run in read_experiments(f'{FOLDER}/{name}.yaml')}
 
 
-@pytest.mark.parametrize('name', ['synthetic', 'synthetic_ablations'])
+@pytest.mark.parametrize('name', ['synthetic', 'synthetic_ablations', 'synthetic_baselines'])
 def test_configs_follow_seed_and_steps(runs, name):
     for run in runs(name).values():
         cfg = load_config(run)
@@ -53,9 +53,17 @@ def test_the_table_has_what_it_must_show(runs):
         assert entries[name, 'long'] == entries[name, 'quickstart'] == [0, 1, 2]
 
 
-def test_the_ablations_start_from_a_row_of_the_table(runs):
-    base = runs('synthetic_ablations')['camera-quickstart-s0']
-    assert definition_of(base) == definition_of(runs('synthetic')['camera-quickstart-s0'])
+@pytest.mark.parametrize('name, shared', [
+    ('synthetic_ablations', {'camera-quickstart-s0'}),
+    ('synthetic_baselines', {'prior', 'lidar-quickstart-s0', *(
+        f'{entry}-quickstart-s{seed}' for entry in ('camera', 'twin') for seed in range(3))})])
+def test_files_share_rows_of_the_main_table(runs, name, shared):
+    main, other = runs('synthetic'), runs(name)
+    assert main.keys() & other.keys() == shared
+    for run in shared:
+        assert definition_of(other[run]) == definition_of(main[run]), run
+        assert (other[run].retrieval, other[run].title) == (
+            main[run].retrieval, main[run].title) or name == 'synthetic_ablations'
 
 
 def test_every_ablation_changes_what_it_says(runs):

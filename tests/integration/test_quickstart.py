@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from langocc.engine import allow_mmengine_checkpoints
 
 EXPERIMENTS = '''
 budgets: {two: 2}
@@ -73,3 +76,10 @@ def test_compare_trains_and_scores(work_dir, repository, tmp_path):
     expected = read(work_dir / 'prior' / 'metrics.json')
     assert prior['metrics']['geo_IoU'] == pytest.approx(expected['geo_IoU'], abs=1e-6)
     assert '| camera | 2 | 1 | ' in done.stdout and '| prior | - | - | ' in done.stdout
+    allow_mmengine_checkpoints()
+    # Same seed, same steps, another process: the quickstart's weights and scores, to the last bit.
+    ours, first = (torch.load(folder / 'iter_2.pth', weights_only=True)['state_dict'] for folder in (
+        tmp_path / 'work' / 'camera-two-s0' / 'train', work_dir / 'camera'))
+    assert ours.keys() == first.keys() and all(torch.equal(ours[key], first[key]) for key in ours)
+    assert read(tmp_path / 'work' / 'camera-two-s0' / 'metrics.json') == read(
+        work_dir / 'camera' / 'metrics.json')

@@ -25,7 +25,7 @@ class FeatureDistance(nn.Module):
         centered_cosine: 1 - cos of what both deviate from the targets' mean. CLIP's text space is
             narrow, its words are 0.7 to 0.9 alike: the other modes spend themselves on what all
             targets share, and a constant is nearly right. The mean is taken over the targets seen
-            in training so far (the last 100 batches); it is not part of checkpoints.
+            in training so far (the last 100 batches of each process); not part of checkpoints.
 
     Args:
         mode: see above.

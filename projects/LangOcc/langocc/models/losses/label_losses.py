@@ -33,8 +33,9 @@ class RenderedClassLoss(RayLoss):
         given_hit: See above.
         class_weight: Of each class: K numbers, or 'running', 1 / log(1.02 + share) with the share
             of the class among labelled rays, averaged over the batches of training (ENet, Paszke et
-            al. 2016; from 50 for the rarest to 1.4): no count of the data set is needed. None:
-            classes weigh what they have rays.
+            al. 2016; from 50 for the rarest to 1.4): no count of the data set is needed, and each
+            process of a distributed training averages its own batches (those without rays would
+            keep the others waiting). None: classes weigh what they have rays.
         eps: Added to probabilities.
         output: Decoder that is rendered.
 
