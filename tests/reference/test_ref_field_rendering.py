@@ -232,3 +232,19 @@ def test_wrong_settings_are_named():
         VoxelField(case.feats, None, case.grid)
     with pytest.raises(ValueError, match=r'\(2, 2, 8, 12\)'):
         VoxelField(case.feats, torch.zeros(2, 2, 8, 12), case.grid)
+
+
+def test_threads_add_up_gradients_in_the_same_order_every_time():
+    """Bit for bit: a seed must give the same training on a CPU, however threads come and go."""
+    case = Case(batch=1, rays=9000, dtype=torch.float32)  # enough that torch takes threads
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = []
+        for _ in range(4):
+            loss = loss_of(*parts(case.ours()))
+            found.append([loss.detach(), *torch.autograd.grad(loss, case.leaves())])
+    finally:
+        torch.set_num_threads(threads)
+    for again in found[1:]:
+        assert all(torch.equal(ours, first) for ours, first in zip(again, found[0]))

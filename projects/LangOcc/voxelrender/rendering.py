@@ -209,7 +209,8 @@ def _accumulate(matrix: RayVoxelWeights, columns: Tensor, values: Tensor,
     """Outputs (R, E) of a decoder whose values (U, K) and factors (U,) the matrix weighs."""
     weights, mass = matrix.weights, None
     if factors is not None:
-        weights = weights * factors[columns]
+        # Not factors[columns]: its gradient is added up in whatever order threads come.
+        weights = weights * factors.index_select(0, columns)
         mass = weights.new_zeros(matrix.num_rays).index_add(0, matrix.ray_ids, weights)
     sums = sparse_product(matrix.ray_ids, columns, weights, values, matrix.num_rays, backend)
     return decoder.project(sums, mass)

@@ -73,7 +73,7 @@ class PairLayout:
 
     def weigh(self, sample_weights: Tensor) -> RayVoxelWeights:
         """The matrix for sample weights (R, S); differentiable."""
-        parts = sample_weights.reshape(-1)[self.sample_ids, None] * self.shares
+        parts = sample_weights.reshape(-1).index_select(0, self.sample_ids)[:, None] * self.shares
         sums = parts.new_zeros(len(self.pairs), 8).index_add(0, self.passages, parts)
         weights = sums.new_zeros(len(self.ray_ids) + 1).index_add(
             0, self.pairs.flatten(), sums.flatten())[:-1]
