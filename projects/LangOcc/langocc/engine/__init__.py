@@ -1,15 +1,19 @@
 """What mmengine's runner needs beside the model: averaging, hooks, CPU routes."""
 from .averaging import WarmupEMA
-from .checkpoints import allow_mmengine_checkpoints
+from .checkpoints import (
+    CheckpointError, ExactCheckpointHook, allow_mmengine_checkpoints, load_exactly
+)
 from .command_line import (
     add_runner_arguments, read_config, set_amp, set_auto_scale_lr, set_checkpoint, set_resume,
     set_work_dir
 )
 from .hooks import RayCountHook
 from .initialization import BackboneInit
+from .loops import SkippingIterBasedTrainLoop
 from .runner import build_runner
 from .visualization_hook import OccVisualizationHook
 
-__all__ = ['BackboneInit', 'OccVisualizationHook', 'RayCountHook', 'WarmupEMA',
-           'add_runner_arguments', 'allow_mmengine_checkpoints', 'build_runner', 'read_config',
-           'set_amp', 'set_auto_scale_lr', 'set_checkpoint', 'set_resume', 'set_work_dir']
+__all__ = ['BackboneInit', 'OccVisualizationHook', 'RayCountHook', 'SkippingIterBasedTrainLoop',
+           'WarmupEMA', 'add_runner_arguments', 'allow_mmengine_checkpoints', 'build_runner',
+           'read_config', 'set_amp', 'set_auto_scale_lr', 'set_checkpoint', 'set_resume',
+           'set_work_dir']

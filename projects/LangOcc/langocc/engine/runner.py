@@ -11,6 +11,9 @@ from mmengine.runner import Runner
 def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
     """An mmengine runner for ``cfg``.
 
+    A training that is resumed takes :class:`SkippingIterBasedTrainLoop` for mmengine's
+    ``IterBasedTrainLoop``, which would first load all that was trained on again.
+
     On a machine without CUDA, ``launcher='pytorch'`` would fail in ``torch.cuda.set_device``: the
     gloo process group is made here first and the model is wrapped without device ids. What
     ``model_wrapper_cfg`` says itself stands.
@@ -20,6 +23,8 @@ def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
     """
     cfg.launcher = launcher
+    if cfg.get('resume') and (cfg.get('train_cfg') or {}).get('type') == 'IterBasedTrainLoop':
+        cfg.train_cfg.type = 'SkippingIterBasedTrainLoop'
     if launcher != 'none' and not torch.cuda.is_available():
         _init_gloo(launcher)
         wrapper = dict(type='MMDistributedDataParallel', device_ids=None)
