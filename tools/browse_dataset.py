@@ -58,5 +58,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    with one_line_errors('browse_dataset', ValueError):
+    with one_line_errors('browse_dataset', ValueError, KeyError, OSError):
         main()

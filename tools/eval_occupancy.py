@@ -22,9 +22,11 @@ from tqdm import tqdm
 
 from langocc.datasets.key_frames import KeyFrames
 from langocc.evaluation import MASKS, OccMetric, RayIoUMetric
+from langocc.evaluation.grid_shape import VOXEL_SIZE
 from langocc.evaluation.saved_predictions import SavedOccupancy, SavedPointLabels, score_saved
 from langocc.files import one_line_errors, write_json
 from langocc.lidarseg import LIDARSEG_16, LIDARSEG_17, LIDARSEG_CATEGORIES
+from langocc.occ3d import OCC3D_RANGE
 
 CLASS_LISTS = dict(lidarseg16=LIDARSEG_16, lidarseg17=LIDARSEG_17, lidarseg32=LIDARSEG_CATEGORIES)
 
@@ -45,6 +47,11 @@ def parse_args() -> argparse.Namespace:
                         choices=['OccMetric', 'RayIoUMetric'], help='default: both')
     parser.add_argument('--masks', nargs='+', default=['camera'], choices=MASKS,
                         help='of OccMetric (default: camera)')
+    parser.add_argument('--point-cloud-range', nargs=6, type=float, default=OCC3D_RANGE,
+                        metavar='METRES', help='of the grid: x y z of its lowest, then of its '
+                        "highest corner; for RayIoUMetric and --points (default: Occ3D's)")
+    parser.add_argument('--voxel-size', type=float, default=VOXEL_SIZE, metavar='METRES',
+                        help=f'edge of its cubic cells (default: {VOXEL_SIZE})')
     parser.add_argument('--workers', type=int, default=os.cpu_count(),
                         help='threads (default: one a core)')
     parser.add_argument('--out', metavar='FILE.json', help='write the scores as JSON')
@@ -75,20 +82,21 @@ def read_mapping(items: list) -> Dict[str, Optional[str]]:
 def main() -> None:
     args = parse_args()
     frames = KeyFrames(args.infos, args.data_root)
+    grid = dict(point_cloud_range=args.point_cloud_range, voxel_size=args.voxel_size)
     if args.points:
         predictions = SavedPointLabels(args.predictions, frames, class_names(args.points, frames),
-                                       read_mapping(args.class_mapping))
+                                       read_mapping(args.class_mapping), **grid)
     else:
         predictions = SavedOccupancy(args.predictions, frames)
-    metrics = dict(OccMetric=lambda: OccMetric(masks=args.masks), RayIoUMetric=RayIoUMetric)
+    metrics = dict(OccMetric=OccMetric(masks=args.masks), RayIoUMetric=RayIoUMetric(**grid))
     MMLogger.get_instance('eval_occupancy')  # where the metrics' tables go
     with tqdm(total=len(frames), unit='frame') as progress:
-        scores = score_saved(frames, predictions, [metrics[name]() for name in args.metrics],
+        scores = score_saved(frames, predictions, [metrics[name] for name in args.metrics],
                              args.workers, progress)
     if args.out:
         write_json(args.out, scores, indent=2)
 
 
 if __name__ == '__main__':
-    with one_line_errors('eval_occupancy', ValueError, KeyError):
+    with one_line_errors('eval_occupancy', ValueError, KeyError, OSError):
         main()

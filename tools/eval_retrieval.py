@@ -8,7 +8,7 @@ POP-3D's benchmark, the numbers of RetrievalMetric:
 Your own words against LiDAR labels in nuScenes-lidarseg's format, as the infos name them; a word is
 followed by the categories that it should find, whole names or parts of them:
 
-    python tools/eval_retrieval.py CONFIG CHECKPOINT --words "car=vehicle.car" "lorry=truck,trailer"
+    python tools/eval_retrieval.py CONFIG CHECKPOINT --words "car=vehicle.car" "truck=truck,trailer"
 """
 import argparse
 from pathlib import Path

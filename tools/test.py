@@ -7,6 +7,7 @@ from mmdet3d.registry import METRICS
 from mmengine.config import Config
 
 from langocc.engine import add_runner_arguments, build_runner, read_config, set_checkpoint
+from langocc.evaluation import MASKS
 from langocc.files import one_line_errors, write_json
 
 
@@ -18,9 +19,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--metrics', nargs='+', metavar='NAME', help='metrics to compute, for '
                         "instance OccMetric RayIoUMetric (default: the config's test_evaluator; "
                         'metrics that it has keep their settings)')
+    parser.add_argument('--masks', nargs='+', choices=MASKS, help='voxels that OccMetric counts '
+                        "(default: the config's, or camera)")
     parser.add_argument('--format-only', metavar='DIR', help='score nothing; write predictions in '
                         "Occ3D's layout to DIR")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.masks and args.format_only:
+        parser.error('--masks: --format-only scores nothing')
+    return args
 
 
 def metrics_of(cfg: Config) -> list:
@@ -43,6 +49,22 @@ def choose_metrics(cfg: Config, names: Sequence[str]) -> None:
     cfg.test_evaluator = [settings.get(name, dict(type=name)) for name in dict.fromkeys(names)]
 
 
+def set_masks(cfg: Config, masks: Sequence[str]) -> None:
+    """Sets ``masks`` of every OccMetric in ``test_evaluator``, also inside of PointSegOccMetric.
+
+    Raises:
+        ValueError: there is none.
+    """
+    metrics = metrics_of(cfg)
+    inner = [metric for outer in metrics for metric in outer.get('metrics') or ()]
+    of_occupancy = [metric for metric in [*metrics, *inner] if metric['type'] == 'OccMetric']
+    if not of_occupancy:
+        raise ValueError('--masks needs OccMetric in test_evaluator, which has '
+                         f'{[metric["type"] for metric in metrics]}')
+    for metric in of_occupancy:
+        metric['masks'] = list(dict.fromkeys(masks))
+
+
 def write_predictions_only(cfg: Config, out_dir: str) -> None:
     """Leaves OccMetric alone in ``test_evaluator`` (one metric or several), to write and not score.
 
@@ -60,17 +82,18 @@ def write_predictions_only(cfg: Config, out_dir: str) -> None:
 def main() -> None:
     args = parse_args()
     cfg = read_config(args)
-    with one_line_errors('test', ValueError):
-        set_checkpoint(cfg, args.checkpoint)
-        if args.metrics:
-            choose_metrics(cfg, args.metrics)
-        if args.format_only:
-            write_predictions_only(cfg, args.format_only)
+    set_checkpoint(cfg, args.checkpoint)
+    if args.metrics:
+        choose_metrics(cfg, args.metrics)
+    if args.masks:
+        set_masks(cfg, args.masks)
+    if args.format_only:
+        write_predictions_only(cfg, args.format_only)
     metrics = build_runner(cfg, args.launcher).test()
     if args.out:
         write_json(args.out, metrics, indent=2)
 
 
 if __name__ == '__main__':
-    with one_line_errors('test'):
+    with one_line_errors('test', ValueError, KeyError, OSError):
         main()

@@ -55,5 +55,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    with one_line_errors('visualize', KeyError, ValueError):
+    with one_line_errors('visualize', ValueError, KeyError, OSError):
         main()

@@ -16,6 +16,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from langocc.occ3d import OCC3D_CLASSES
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'unit'))
 import nusc_factory  # noqa: E402
 
@@ -170,7 +172,9 @@ def test_the_page_names_what_exists(repository):
     text = (repository / 'docs/baselines.md').read_text()
     named = set(re.findall(r'`([\w-]+_(?:nus-occ3d|synthetic[\w-]*)\.py)`', text))
     assert named == {f'{recipe}.py' for recipe in RECIPES}
-    tools = set(re.findall(r'(?:tools/|`)([a-z_]+\.py)\b', text))
+    loop, = re.findall(r'for recipe in (.*?); do', text)
+    assert loop.split() == [name for name in RECIPES if name.endswith('_nus-occ3d')]
+    tools = set(re.findall(r'(?:tools/|`)([a-z_]+\.(?:py|sh))\b', text))
     assert len(tools) > 5 and all((repository / 'tools' / name).exists() for name in tools)
     types = re.findall(r"type='(\w+)'", text) + re.findall(r'`([A-Z]\w+(?:Maps?|Store|Source|Loss|'
                                                            r'Decoder|Teacher|Head\w*|LSS))`', text)
@@ -178,3 +182,27 @@ def test_the_page_names_what_exists(repository):
     unknown = [name for name in types if not any(
         name in registry for registry in (MODELS, TASK_UTILS, TRANSFORMS))]
     assert unknown == []
+
+
+def test_snippets_of_the_page(repository, tmp_path, monkeypatch):
+    """Its config is the recipe, its store can be read, its labels are the metric's numbers."""
+    text = (repository / 'docs/baselines.md').read_text()
+    config, store, labels = re.findall(r'```python\n(.*?)```', text, re.S)
+    for name in ('SYNTHETIC_ROOT', 'LANGOCC_INFO_ROOT'):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / 'mine.py').write_text(
+        config.replace("_base_ = ['", f"_base_ = ['{repository / 'configs'}/"))
+    mine = Config.fromfile(tmp_path / 'mine.py')
+    recipe = Config.fromfile(repository / f'configs/{RECIPES[-1]}.py')
+    assert mine.model == recipe.model and mine.train_dataloader == recipe.train_dataloader
+    monkeypatch.chdir(tmp_path)
+    depths = np.array([[0, 10., 20.]])
+    exec(store, dict(sample_data_token='a', depths=depths, h=1, w=3))
+    init_default_scope('mmdet3d')
+    assert TASK_UTILS.build(dict(type='DepthStore', root='depth_store', kind='z')).store.rows(
+        'a').shape[:2] == (1, 3)
+    names = {}
+    exec(labels, names)
+    assert names['class_names'] == [*OCC3D_CLASSES[:-1], 'sky']
+    teacher = TASK_UTILS.build(dict(names['teacher'], root=tmp_path))
+    assert teacher.sky_classes == ('sky',) and teacher._table[13] == OCC3D_CLASSES.index('car')

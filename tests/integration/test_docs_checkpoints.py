@@ -1,10 +1,14 @@
 """docs/checkpoints.md: its commands are the tools' own, and each line of its table is held."""
+import argparse
 import re
 import shlex
 import subprocess
 import sys
 
 import pytest
+from mmengine.config import Config, DictAction
+
+from langocc.teachers import Reducer
 
 ROW = re.compile(r'^\| (.+?) \| (.+?) \| `([\w/]+\.py):(\w+)` \| `([\w/]+\.py):(\w+)` \|$', re.M)
 
@@ -50,3 +54,15 @@ def test_commands_are_the_tools_own(text, repository):
                 assert re.search(rf'{argument}\b', usage[tool]), (tool, argument)
             if argument.startswith('configs/') and argument != 'configs/mine.py':
                 assert (repository / argument).is_file(), argument
+
+
+def test_the_reduced_model_needs_no_reducer_file(text, repository):
+    """The page's option, given to the recipe: a matrix of the published shape, to be loaded."""
+    config, option = re.search(r'(configs/published/langocc-reduced\S+).*?--cfg-options '
+                               r'(model.occ_head.reducer=\S+)', text, re.S).groups()
+    cfg = Config.fromfile(repository / config)
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    cfg.merge_from_dict(parser.parse_args(['--cfg-options', option]).cfg_options)
+    assert cfg.model.occ_head.decoders.lang.embed_dims == 128
+    assert Reducer.from_config(cfg.model.occ_head.reducer).matrix.shape == (512, 128)

@@ -2,6 +2,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from mmdet3d.datasets import SemanticKittiDataset
 from mmdet3d.registry import METRICS
 from mmengine.config import Config
@@ -37,6 +38,22 @@ def test_both_metrics_in_a_config(tmp_path):
     cfg = config('val_evaluator', tmp_path)
     built = [type(METRICS.build(metric)) for metric in cfg.val_evaluator]
     assert built == [OccMetric, RayIoUMetric]
+
+
+@pytest.mark.parametrize('recipe, model', [
+    ('constant-slab_pandaset.py', 'ConstantOccupancy'),
+    ('constant-prior_synthetic.py', 'PriorOccupancy')])
+def test_the_floors_on_nuscenes(recipe, model, repository, tmp_path):
+    """With the data set of nuScenes in place of their own, as the page says."""
+    (tmp_path / '_base_').symlink_to(repository / 'configs' / '_base_')
+    code, count = re.subn(r"_base_/datasets/\w+\.py", '_base_/datasets/nus_occ3d.py',
+                          (repository / 'configs' / recipe).read_text())
+    (tmp_path / recipe).write_text(code)
+    cfg = Config.fromfile(tmp_path / recipe)
+    assert count == 1 and cfg.model.type == model and cfg.train_dataloader is None
+    assert cfg.test_dataloader.dataset.ann_file.endswith('nuscenes_infos_val.json')
+    assert [t.type for t in cfg.test_dataloader.dataset.pipeline][1:] == [
+        'LoadOccGTFromFile', 'PackOccInputs']
 
 
 def test_the_recipe_for_a_segmentation_model(tmp_path):

@@ -4,12 +4,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from mmdet3d.registry import DATASETS, MODELS
+from mmdet3d.registry import DATASETS, METRICS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from langocc.datasets.nuscenes_prepare import prepare_infos
+from langocc.datasets.nuscenes_tables import REQUIRED_FIELDS
 from langocc.teachers import Reducer
 
 
@@ -30,7 +31,7 @@ def config(text, repository, pandaset_root, tmp_path, monkeypatch):
     (tmp_path / 'data/my_street').symlink_to(pandaset_root)
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'configs/_base_').symlink_to(repository / 'configs/_base_')
-    crop, code = blocks(text, 'python')
+    crop, code, split = blocks(text, 'python')
     exec(compile(crop, 'your_dataset.md, labels', 'exec'), {})
     report = prepare_infos(
         pandaset_root, 'v1.0-mini', tmp_path / 'infos', splits='all', prefix='my_street',
@@ -39,6 +40,7 @@ def config(text, repository, pandaset_root, tmp_path, monkeypatch):
     assert report.complete
     Reducer(torch.randn(512, 128) * 0.1).save(tmp_path / 'infos/reducer_128.safetensors')
     (tmp_path / 'configs/my_street.py').write_text(code)
+    (tmp_path / 'configs/my_street_split.py').write_text(split)
     init_default_scope('mmdet3d')
     return Config.fromfile('configs/my_street.py')
 
@@ -64,6 +66,40 @@ def test_the_config_trains_and_predicts(config):
     assert model.occ_head.grid.grid_shape == shape
 
 
+def test_its_metrics_count_in_its_grid(config):
+    metrics = [METRICS.build(metric) for metric in config.test_evaluator]
+    assert [type(metric).__name__ for metric in metrics] == ['OccMetric', 'RayIoUMetric']
+    assert metrics[1].grid_shape == tuple(config.grid_shape)
+
+
+def test_the_budget_is_the_length_of_the_schedule(config, monkeypatch):
+    """However long the training is, its learning rate falls to its end in the last step."""
+    for steps in ('70', '2000'):
+        monkeypatch.setenv('LANGOCC_MAX_ITERS', steps)
+        cfg = Config.fromfile('configs/my_street.py')
+        assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == int(steps)
+
+
+def test_a_training_and_a_validation_set(config, pandaset_root, tmp_path):
+    (tmp_path / 'splits.txt').write_text('pandaset-002: train\npandaset-002: val\n')  # of one scene
+    prepare_infos(pandaset_root, 'v1.0-mini', tmp_path / 'infos', prefix='my_street',
+                  splits=tmp_path / 'splits.txt')
+    split = Config.fromfile('configs/my_street_split.py')
+    for name in ('train', 'test'):
+        dataset = DATASETS.build(split[f'{name}_dataloader'].dataset)
+        assert len(dataset) == 16 and dataset.ann_file.endswith(
+            f'/my_street_infos_{"val" if name == "test" else name}.json')
+
+
+def test_the_table_of_fields_is_what_is_read(text):
+    rows = re.findall(r'^\| `(\w+)`(?: \(a key frame\))? \| (.*) \|$', text, re.M)
+    found = {table: tuple(re.findall(r'`(\w+)`', fields.split('; of cameras')[0]))
+             for table, fields in rows}
+    optional = {'camera', 'lidar'}  # values of sensor.modality
+    assert REQUIRED_FIELDS == {table: tuple(name for name in fields if name not in optional)
+                               for table, fields in found.items()}
+
+
 def test_the_labels_are_those_of_the_pack(config, pandaset_root):
     """A voxel of the cut-out labels is the pack's voxel at the same place in metres."""
     dataset = DATASETS.build(config.test_dataloader.dataset)
@@ -84,11 +120,11 @@ def test_commands_and_files_exist(page, repository):
     code = {path.name: path.read_text() for path in (repository / 'tools').glob('*.py')}
     shared = '\n'.join(path.read_text() for path in
                        (repository / 'projects/LangOcc/langocc').rglob('*.py'))
-    commands = re.findall(r'^python tools/(\S+)((?:.*\\\n)*.*)$', text, re.M)
+    commands = re.findall(r'^(?:\w+=\w+ )?python tools/(\S+)((?:.*\\\n)*.*)$', text, re.M)
     assert len(commands) >= 8
     for tool, arguments in commands:
         for option in re.findall(r'(--[\w-]+)', arguments):
             assert f"'{option}'" in code[tool] + shared, (tool, option)
     named = re.findall(r'\b(?:configs|tools|tests|docs|projects)/[\w./-]+\.\w+', text)
     missing = {name for name in named if not (repository / name).exists()}
-    assert missing <= {'configs/my_street.py'}
+    assert missing <= {'configs/my_street.py', 'configs/my_street_split.py'}

@@ -78,8 +78,9 @@ def test_compare_trains_and_scores(work_dir, repository, tmp_path):
     assert '| camera | 2 | 1 | ' in done.stdout and '| prior | - | - | ' in done.stdout
     allow_mmengine_checkpoints()
     # Same seed, same steps, another process: the quickstart's weights and scores, to the last bit.
-    ours, first = (torch.load(folder / 'iter_2.pth', weights_only=True)['state_dict'] for folder in (
-        tmp_path / 'work' / 'camera-two-s0' / 'train', work_dir / 'camera'))
+    folders = tmp_path / 'work' / 'camera-two-s0' / 'train', work_dir / 'camera'
+    ours, first = (torch.load(folder / 'iter_2.pth', weights_only=True)['state_dict']
+                   for folder in folders)
     assert ours.keys() == first.keys() and all(torch.equal(ours[key], first[key]) for key in ours)
     assert read(tmp_path / 'work' / 'camera-two-s0' / 'metrics.json') == read(
         work_dir / 'camera' / 'metrics.json')

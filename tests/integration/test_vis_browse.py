@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from PIL import Image
 
@@ -17,7 +18,7 @@ from langocc.visualization.browse import (
     OCC3D_GRID, camera_views, draw_sample, lidar_points, original_semantics, undo_bev_augmentation,
     undo_image_augmentation
 )
-from voxelrender import project_points
+from voxelrender import VoxelGrid, project_points
 
 CAMERAS = ['CAM_FRONT', 'CAM_BACK']
 DATA_CONFIG = dict(input_size=(256, 704), src_size=(540, 960), resize=(-0.06, 0.11),
@@ -106,6 +107,28 @@ def test_what_is_not_packed_is_read(packed, pandaset_root, infos):
     assert np.allclose(lidar_points(bare), lidar_points(packed))
     assert np.array_equal(original_semantics(bare, OCC3D_GRID),
                           original_semantics(packed, OCC3D_GRID))
+
+
+def test_labels_and_lidar_are_optional(packed, pandaset_root, infos, monkeypatch):
+    said = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', said.append)
+    np.random.seed(3)
+    bare = DATASETS.build(data_set(pandaset_root, infos))[12]
+    sample = bare['data_samples']
+    whole = draw_sample(bare, width=300)
+    sample.set_metainfo(dict(occ_path='/nowhere/labels.npz'))
+    unlabelled = draw_sample(bare, width=300)
+    sample.set_metainfo(dict(lidar_points=dict(sample.lidar_points, lidar_path='/nowhere/a.bin')))
+    images = draw_sample(bare, width=300)
+    assert [line.split(': ')[1] for line in said] == [
+        'no occupancy labels /nowhere/labels.npz, drawn without',
+        'no LiDAR points /nowhere/a.bin, drawn without',
+        'no occupancy labels /nowhere/labels.npz, drawn without']
+    assert len(whole) > len(unlabelled) > len(images) + 250 and whole.shape[1] == images.shape[1]
+    car = OCC3D_PALETTE[4]
+    assert (whole == car).all(2).any() and not (unlabelled == car).all(2).any()
+    with pytest.raises(ValueError, match=r'labels have shape \(200, 200, 16\), the grid'):
+        draw_sample(packed, VoxelGrid((0, 0, 0, 8, 8, 4), (1., 1., 1.)))
 
 
 def lidar_segmentation(packed, infos):

@@ -67,7 +67,7 @@ json.dump(dict(trained_parameters=2500000, flops=3.2e9, seconds=0.5, peak_memory
 
 
 def write_stand_ins(folder: Path) -> Path:
-    """tools/{train,test,eval_retrieval,model_cost}.py, config.py with its base, benchmark/ in ``folder``."""
+    """Stand-ins for tools/, config.py with its base and benchmark/ in ``folder``."""
     (folder / 'tools').mkdir(parents=True)
     for name, text in dict(train=TRAIN, test=TEST, eval_retrieval=RETRIEVAL,
                            model_cost=COST).items():

@@ -186,4 +186,5 @@ def test_the_description_counts_everything(targets, shared_root):
     text = describe(convert(torchvision_shapes(shared_root), targets[LANGOCC]))
     assert 'taken: 265 tensors' in text and 'img_backbone   318 tensors' in text
     assert '2 (classifier of ImageNet): fc.weight, fc.bias' in text
+    assert ' numbers (53 set to 0)\n' in text
     assert 'set to 0: 53' in text and '(not in the file)' in text

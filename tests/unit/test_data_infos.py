@@ -1,6 +1,7 @@
 """Tables -> infos, splits, and tools/prepare_data.py."""
 import importlib.util
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from langocc.datasets.nuscenes_infos import INSTANCE_CLASSES, build_infos, write
 from langocc.datasets.nuscenes_prepare import (
     PrepareReport, official_splits, prepare_infos, read_splits_file, resolve_splits
 )
-from langocc.datasets.nuscenes_tables import NuScenesTables, quaternions_to_matrices
+from langocc.datasets.nuscenes_tables import (
+    REQUIRED_FIELDS, NuScenesTables, quaternions_to_matrices
+)
 
 
 @pytest.fixture
@@ -146,6 +149,47 @@ def test_broken_tables_are_named(factory):
     (factory.root / VERSION / 'ego_pose.json').unlink()
     with pytest.raises(FileNotFoundError, match='ego_pose.json'):
         infos_of(factory)
+
+
+def test_fields_that_are_not_there_are_named(factory, tmp_path):
+    factory.write()
+    for table, records in factory.tables.items():
+        path = factory.root / VERSION / f'{table}.json'
+        if table not in REQUIRED_FIELDS:
+            path.unlink()
+            continue
+        kept = {*REQUIRED_FIELDS[table], 'camera_intrinsic'}
+        path.write_text(json.dumps([{key: record[key] for key in kept & set(record)}
+                                    for record in records]))
+    prepare_infos(factory.root, VERSION, tmp_path / 'out', splits='all',
+                  progress_factory=lambda total, name: nullcontext(Progress(total)))
+    for table, fields in REQUIRED_FIELDS.items():
+        path = factory.root / VERSION / f'{table}.json'
+        whole = path.read_text()
+        for field in fields:
+            records = json.loads(whole)
+            del records[-1][field]
+            path.write_text(json.dumps(records))
+            with pytest.raises(ValueError, match=rf"{table}.json: the record .* \['{field}'\]"):
+                NuScenesTables(factory.root, VERSION)
+        path.write_text(whole)
+
+
+class Progress:
+    """A bar that must end full."""
+
+    def __init__(self, total):
+        assert total == 6
+
+    def update(self, number):
+        assert number == 1
+
+
+@pytest.mark.parametrize('missing, shape', [([], r'\(0,\)'), (None, r'\(\)')])
+def test_a_camera_without_intrinsics_is_named(missing, shape, factory):
+    factory.record('calibrated_sensor', 'calibration-CAM_BACK')['camera_intrinsic'] = missing
+    with pytest.raises(ValueError, match=f'of CAM_BACK in sample scene-a-0.* has shape {shape}'):
+        infos_of(factory.write())
 
 
 def test_splits_files(tmp_path):

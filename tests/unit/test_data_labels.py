@@ -51,8 +51,8 @@ def test_bad_labels_are_named(tiny_dataset):
     with pytest.raises(OSError, match=f'cannot read occupancy labels {path}'):
         LoadOccGTFromFile(GRID_SHAPE)(info)
     os.unlink(path)
-    with pytest.raises(FileNotFoundError, match=f'occupancy labels not found: {path}'):
+    with pytest.raises(FileNotFoundError, match=f'not found: {path}; without labels'):
         LoadOccGTFromFile(GRID_SHAPE)(info)
-    info.pop('occ_path')
-    with pytest.raises(KeyError, match='scene-a-0 has no occ_path'):
-        LoadOccGTFromFile(GRID_SHAPE)(info)
+    for bare in (dict(info, occ_path=None), {k: info[k] for k in info if k != 'occ_path'}):
+        with pytest.raises(KeyError, match='scene-a-0 has no occ_path: without labels leave'):
+            LoadOccGTFromFile(GRID_SHAPE)(bare)

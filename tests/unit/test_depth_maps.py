@@ -156,7 +156,7 @@ def test_settings_are_checked_at_once(folder, settings, message):
 
 
 def test_files_that_are_wrong_are_named(folder, info):
-    with pytest.raises(FileNotFoundError, match='depth maps: no folder .*nowhere'):
+    with pytest.raises(FileNotFoundError, match='no folder .*nowhere: .*make_pseudo_depth'):
         DepthMaps(folder / 'nowhere', 'z')
     with pytest.raises(TypeError, match='kind'):
         DepthMaps(folder)  # maps do not tell what they hold

@@ -325,7 +325,7 @@ def test_missing_rays_are_named_before_anything_is_computed():
 
 @pytest.mark.parametrize('changes, message', [
     (dict(volume=dict(module='neck_3d')),
-     r"\(8, 6, 4\) cells \(Z, Y, X\).*grid of \(4, 6, 8\).*order='xyz'\?"),
+     r"\(8, 6, 4\) cells \(Z, Y, X\).*grid of \(4, 6, 8\).*order='xyz' "),
     (dict(occ_head=dict(HEAD, in_channels=9)),
      r'the output of neck_3d gives a volume of 6 channels, \(1, 6, 4, 6, 8\).*in_channels=9'),
     (dict(occ_head=dict(HEAD, upsample=(2, 2, 1))),
@@ -339,10 +339,12 @@ def test_volumes_that_do_not_fit_name_both_shapes(changes, message):
         run(build(**changes), make_batch(1), 'loss')
 
 
-def test_another_range_is_an_error_at_once():
+@pytest.mark.parametrize('detector', ['MultiViewImVoxelNet', 'ImVoxelNet'])
+def test_another_range_is_an_error_at_once(detector):
+    build(dict(type=detector))
     grid = dict(point_cloud_range=[-8, -6, -2, 8, 6, 2], voxel_size=[2., 2., 1.])
-    with pytest.raises(ValueError, match=r'MultiViewImVoxelNet has the range .*-1.0, 8.0.*one pla'):
-        build(occ_head=dict(HEAD, grid=grid))
+    with pytest.raises(ValueError, match=rf'of {detector} has the range .*-1.0, 8.0.*one place'):
+        build(dict(type=detector), occ_head=dict(HEAD, grid=grid))
 
 
 def test_lift_and_head_of_different_places_are_an_error():

@@ -2,19 +2,23 @@
 import argparse
 import math
 import os
+import uuid
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet3d.registry import METRICS, MODELS
 from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import BaseMetric
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
 from langocc.engine import (
-    BackboneInit, RayCountHook, WarmupEMA, add_runner_arguments, build_runner, read_config, set_amp,
-    set_auto_scale_lr, set_checkpoint, set_resume
+    BackboneInit, CheckpointError, RayCountHook, WarmupEMA, add_runner_arguments, build_runner,
+    read_config, set_amp, set_auto_scale_lr, set_checkpoint, set_resume
 )
 from voxelrender import RayBundle
 
@@ -182,7 +186,72 @@ def test_evaluation_needs_a_checkpoint_unless_the_config_says_otherwise(tmp_path
     set_checkpoint(cfg, str(tmp_path / 'c.pth'))
     assert cfg.load_from == str(tmp_path / 'c.pth')
     set_checkpoint(cfg, None)  # the config names one by now
+    assert cfg.custom_hooks == [dict(type='ExactCheckpointHook')]
     set_checkpoint(Config(dict(needs_checkpoint=False)), None)
+
+
+@MODELS.register_module()
+class ThreeParts(BaseModel):
+    """A layer, a norm, and what checkpoints need not hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+        self.register_buffer('vocabulary', torch.zeros(4), persistent=False)
+
+    def forward(self, inputs, data_samples=None, mode='predict'):
+        return [float(self.layer.weight.sum())]
+
+
+@METRICS.register_module()
+class FirstValue(BaseMetric):
+    """What the model says."""
+
+    def process(self, data_batch, data_samples):
+        self.results += data_samples
+
+    def compute_metrics(self, results):
+        return dict(value=results[0])
+
+
+def evaluation(tmp_path, weights, exact=True):
+    """Runner of an evaluation with EMA, as test.py makes it, of a file of ``weights``."""
+    torch.save(weights, tmp_path / 'c.pth')
+    loader = dict(dataset=[dict(inputs=torch.zeros(2))], batch_size=1, num_workers=0,
+                  sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg = Config(dict(
+        model=dict(type='ThreeParts'), work_dir=str(tmp_path), default_scope='mmdet3d',
+        test_dataloader=loader, test_cfg=dict(), test_evaluator=dict(type='FirstValue'),
+        custom_hooks=[dict(type='EMAHook', ema_type='WarmupEMA')], log_level='ERROR',
+        load_from=str(tmp_path / 'c.pth'),
+        experiment_name=uuid.uuid4().hex))
+    if exact:
+        set_checkpoint(cfg, None)
+    return build_runner(cfg)
+
+
+def test_evaluation_takes_a_checkpoint_of_its_model_only(tmp_path):
+    weights = ThreeParts().state_dict()
+    weights['layer.weight'] = torch.full((2, 2), 2.)
+    assert 'vocabulary' not in weights
+    counter = weights.pop('norm.num_batches_tracked')  # as files of torch 0.x
+    assert evaluation(tmp_path, dict(state_dict=weights)).test() == dict(value=8.)
+    weights['norm.num_batches_tracked'] = counter
+    wrapped = {f'module.{name}': value for name, value in weights.items()}
+    for stored in (weights, wrapped, dict(state_dict=wrapped, meta={})):
+        assert evaluation(tmp_path, stored).test() == dict(value=8.)
+    for change, text in ((dict(layer=None), 'missing keys in source state_dict: layer.weight'),
+                         (dict(head=torch.ones(1)), 'unexpected key in source state_dict: head'),
+                         ({'layer.weight': torch.ones(3, 2)}, 'size mismatch for layer.weight')):
+        other = {**weights, **change}
+        if other.pop('layer', 0) is None:
+            del other['layer.weight']
+        with pytest.raises(CheckpointError, match=f'c.pth cannot be loaded: .*{text}') as refusal:
+            evaluation(tmp_path, dict(state_dict=other)).test()
+        assert '\n' not in str(refusal.value)
+        stored = dict(state_dict=other)
+        lenient = evaluation(tmp_path, stored, exact=False)  # mmengine's own
+        assert lenient.test().keys() == {'value'}
 
 
 @pytest.mark.parametrize('settings, expected', [

@@ -168,8 +168,10 @@ def test_upsampling_halves_the_voxels():
 
 
 def test_wrong_volume_is_named():
-    with pytest.raises(ValueError, match=r'\(4, 8, 8\).*\(2, 8, 8\)'):
+    with pytest.raises(ValueError, match=r'\(2, 8, 8\) cells .*\(4, 8, 8\)'):
         build()(torch.randn(1, 3, 2, 8, 8))
+    with pytest.raises(ValueError, match=r'trunk gives .*\(8, 8, 4\) cells .*volume_order'):
+        build()(torch.randn(1, 3, 8, 8, 4))
 
 
 def test_axes_of_the_volume():

@@ -88,7 +88,8 @@ def test_rays_take_classes_and_sky(root, tmp_path):
 
 def test_what_is_wrong_is_named(root, info, tmp_path):
     for settings, message in (
-            (dict(label_ids=dict(road=0)), 'label_ids has .*expected the classes'),
+            (dict(label_ids=dict(road=0, bus=1)),
+             r"lacks the classes \['car', 'sky'\] \(\[\] for one .* has \['bus'\], which"),
             (dict(label_ids=dict(road=0, car=255, sky=1)), "number 255 of 'car' stands for"),
             (dict(dynamic_classes=['cars']), "'cars' is not one of its classes"),
             (dict(text_encoder=OfflineTextEncoder(), prompts=['road']), '1 prompts for 3 classes')):

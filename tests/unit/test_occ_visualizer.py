@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS, VISUALIZERS
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
@@ -171,6 +172,17 @@ def test_labels_are_read_where_the_pipeline_has_not_loaded_them(visualizer, samp
         assert (picture == expected[view]).all(), view
     bare.set_metainfo(dict(occ_path=None))
     assert 'errors' not in visualizer.draw(bare)
+
+
+def test_labels_that_are_not_there_are_not_drawn(visualizer, sample, monkeypatch):
+    said = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', said.append)
+    bare = sample.clone()
+    del bare.gt_occ
+    bare.set_metainfo(dict(occ_path='/nowhere/labels.npz'))
+    pictures = visualizer.draw(bare)
+    assert set(pictures) == RENDERED - {'opacities', 'features', 'errors'} | {'sheet'}
+    assert said == ['sample scene-a-0: no occupancy labels /nowhere/labels.npz, drawn without']
 
 
 def test_given_images_are_drawn(visualizer, sample):

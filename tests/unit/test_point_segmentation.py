@@ -306,5 +306,14 @@ def test_the_tool_refuses_in_one_line(tiny_root, saved, repository, monkeypatch,
     assert "--class-mapping ['cat']: expected name=class" in said(
         folder, '--points', *CLASSES, '--class-mapping', 'building=manmade', 'cat')
     assert '--class-mapping needs --points' in said(folder, '--class-mapping', 'a=b')
+    mapping = ('--class-mapping', 'building=manmade', 'cat=none')
     assert "prediction has shape (200, 200, 16), truth (20, 20, 4)" in said(
-        folder, '--points', *CLASSES, '--class-mapping', 'building=manmade', 'cat=none')
+        folder, '--points', *CLASSES, *mapping)
+    out = folder.parent / 'scores.json'
+    grid = ('--point-cloud-range', *RANGE, '--voxel-size', SIZE, '--out', out)
+    monkeypatch.setattr(sys, 'argv', [*map(str, (
+        'eval_occupancy.py', infos, '--data-root', tiny_root, '--predictions', folder, '--points',
+        *CLASSES, *mapping, *grid))])
+    runpy.run_path(tool, run_name='__main__')
+    scores = json.loads(out.read_text())
+    assert scores['geo_IoU'] > 0 and scores['RayIoU'] is not None

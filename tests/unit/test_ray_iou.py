@@ -194,7 +194,7 @@ def test_bad_input_names_the_sample(street):
     with pytest.raises(ValueError, match=r't9: prediction has shape \(100, 200, 16\), truth'):
         score(make_sample('t9', street, street[:100]))
     with pytest.raises(ValueError, match=r't9: labels have shape \(100, 200, 16\).*0.4 m has '
-                                         r'\(200, 200, 16\)'):
+                                         r'\(200, 200, 16\): set point_cloud_range'):
         score(make_sample('t9', street[:100], street[:100]))
     with pytest.raises(ValueError, match=r't9: prediction holds classes from 11 to 18'):
         score(make_sample('t9', street, street + (street == 17)))
@@ -245,3 +245,17 @@ def test_test_py_chooses_metrics(repository):
             'OccMetric', 'RayIoUMetric']
     with pytest.raises(ValueError, match=r"no metric is called \['RayIou'\].*RayIoUMetric"):
         tool['choose_metrics'](cfg, ['RayIou'])
+
+
+def test_test_py_sets_masks(repository):
+    tool = runpy.run_path(str(repository / 'tools' / 'test.py'))
+    own, rays = dict(type='OccMetric', variants=['occ17']), dict(type='RayIoUMetric')
+    expected = dict(own, masks=['camera', 'lidar'])
+    points = dict(type='PointSegOccMetric', metrics=[rays, own])
+    for evaluator, found in ((own, expected), ([rays, own], [rays, expected]),
+                             (points, dict(points, metrics=[rays, expected]))):
+        cfg = Config(dict(test_evaluator=evaluator))
+        tool['set_masks'](cfg, ['camera', 'lidar'])
+        assert cfg.test_evaluator == found
+    with pytest.raises(ValueError, match=r"--masks needs OccMetric.*\['RayIoUMetric'\]"):
+        tool['set_masks'](Config(dict(test_evaluator=[rays])), ['lidar'])

@@ -3,6 +3,7 @@ import runpy
 import sys
 
 import pytest
+from torch._utils import ExceptionWrapper
 
 from langocc.files import existing_file, one_line_errors
 
@@ -12,6 +13,8 @@ CONFIG = 'configs/langocc-full_r50_1xb1_pandaset.py'
 @pytest.fixture
 def complaint(monkeypatch, capsys, repository):
     """Runs a tool that must fail; returns the line it prints."""
+
+    monkeypatch.delenv('LANGOCC_TRACEBACK', raising=False)
 
     def run(name, *arguments):
         monkeypatch.chdir(repository)
@@ -92,6 +95,22 @@ def test_runs_of_a_report(complaint, tmp_path):
     assert f'{tmp_path}/run/metrics.json is not valid JSON' in complaint('report', tmp_path)
 
 
+@pytest.mark.parametrize('error', [
+    ValueError('a.npz: shape (3,)\nexpected (4,)'), FileNotFoundError('no a.npz'),
+    KeyError("sample 'a' has no x"), KeyError('token')])
+def test_an_error_of_a_worker_is_said_as_it_was_raised(error, capsys):
+    try:
+        try:
+            open('/nowhere')
+        except OSError as first:
+            raise error from first
+    except type(error):
+        worker = ExceptionWrapper(where='in DataLoader worker process 0')
+    with pytest.raises(SystemExit), one_line_errors('tool', ValueError, KeyError):
+        worker.reraise()
+    assert capsys.readouterr().err == f'tool: {error.args[0]}\n'
+
+
 def test_other_errors_keep_their_traceback(tmp_path):
     with pytest.raises(ValueError):
         with one_line_errors('tool'):
@@ -99,3 +118,10 @@ def test_other_errors_keep_their_traceback(tmp_path):
     assert existing_file(__file__, 'test') == __file__
     with pytest.raises(FileNotFoundError, match=f'folder {tmp_path} does not exist'):
         existing_file(tmp_path, 'folder')
+
+
+def test_a_traceback_can_be_asked_for(monkeypatch, capsys):
+    monkeypatch.setenv('LANGOCC_TRACEBACK', '1')
+    with pytest.raises(KeyError, match='where'), one_line_errors('tool', KeyError):
+        raise KeyError('where')
+    assert capsys.readouterr().err == ''

@@ -1,4 +1,5 @@
 """Writing files whole or not at all; saying in one line which file is missing."""
+import ast
 import json
 import math
 import os
@@ -51,6 +52,9 @@ def existing_file(path: Union[str, Path], what: str) -> str:
 def one_line_errors(tool: str, *kinds: Type[Exception]) -> Iterator[None]:
     """For the entry of a tool: a missing file is one line on stderr and exit status 2.
 
+    An error in a process of a data loader is said as it was raised there. With LANGOCC_TRACEBACK
+    set in the environment errors come with their traceback, as any other.
+
     Args:
         tool: what the line begins with.
         kinds: errors that are the user's files or arguments too, beside FileNotFoundError.
@@ -58,9 +62,20 @@ def one_line_errors(tool: str, *kinds: Type[Exception]) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, *kinds) as error:
-        message = error.args[0] if isinstance(error, KeyError) else error  # str() of it is a repr
-        print(f'{tool}: {message}', file=sys.stderr)
+        if os.environ.get('LANGOCC_TRACEBACK'):
+            raise
+        print(f'{tool}: {_message(error)}', file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _message(error: Exception) -> str:
+    """What the error says, without the traceback that torch writes around a worker's."""
+    is_key = isinstance(error, KeyError)  # str() of it is a repr
+    text = str(error.args[0] if is_key and error.args else error)
+    if not text.startswith('Caught ') or '\nOriginal Traceback' not in text:
+        return text
+    text = text.rsplit(f'\n{type(error).__name__}: ', maxsplit=1)[-1].strip()
+    return str(ast.literal_eval(text)) if is_key and text[:1] in ('"', "'") else text
 
 
 def _finite(value: Any) -> Any:

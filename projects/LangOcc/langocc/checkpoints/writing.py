@@ -59,9 +59,10 @@ def describe(conversion: Conversion) -> str:
         part = name.split('.')[0]
         tensors[part] += 1
         numbers[part] += tensor.numel()
+    filled = Counter(name.split('.')[0] for name in conversion.filled)
     width = max(map(len, tensors))
     lines = [f'  {part:<{width}} {tensors[part]:>5} tensors {numbers[part]:>12,} numbers'
-             for part in tensors]
+             + (f' ({filled[part]} set to 0)' if filled[part] else '') for part in tensors]
     lines.insert(0, f'taken: {len(conversion.mapped)} tensors')
     if conversion.filled:
         lines.append(f'set to 0: {len(conversion.filled)} counters of BatchNorm that older files '

@@ -129,7 +129,11 @@ class DepthMaps(DepthSource):
         super().__init__(kind, **kwargs)
         if scale is not None and not scale > 0:
             raise ValueError(f'DepthMaps: scale is {scale}, expected metres, above 0')
-        self.files = MapFiles(root, 'depth maps', layout, key, cache_size)
+        try:
+            self.files = MapFiles(root, 'depth maps', layout, key, cache_size)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'{error}: write an estimator\'s maps there; for a synthetic '
+                                    'set tools/make_pseudo_depth.py makes them') from error
         self.scale = scale
 
     def _open(self, info: Dict[str, Any], camera: str) -> Tuple[Tuple[int, int], Reader]:

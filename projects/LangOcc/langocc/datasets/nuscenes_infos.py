@@ -110,7 +110,13 @@ def sample_info(tables: NuScenesTables, scene_name: str, sample: dict, cameras: 
 
 
 def check_finite(record: SensorRecord, where: str) -> None:
-    """Raises ValueError naming sensor and sample when a calibration or pose is not finite."""
+    """Raises ValueError naming sensor and sample when a calibration or pose is not finite.
+
+    Also where a camera has no 3 x 3 ``camera_intrinsic``.
+    """
+    if record.modality == 'camera' and np.shape(record.cam2img) != (3, 3):
+        raise ValueError(f'camera_intrinsic of {record.channel} in {where} has shape '
+                         f'{np.shape(record.cam2img)}, expected (3, 3)')
     for name in ('sensor2ego', 'ego2global', 'cam2img'):
         matrix = getattr(record, name)
         if matrix is not None and not np.isfinite(matrix).all():

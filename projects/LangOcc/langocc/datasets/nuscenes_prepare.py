@@ -200,7 +200,7 @@ def prepare_infos(root: Union[str, Path],
     report = PrepareReport(required=tuple(required))
     contents = {}
     for split, scenes in resolve_splits(tables, splits, report).items():
-        total = sum(tables.scenes[scene]['nbr_samples'] for scene in scenes)
+        total = sum(len(tables.samples(scene)) for scene in scenes)
         if progress_factory is None:
             infos = build_infos(tables, scenes, cameras, occ_root)
         else:

@@ -12,7 +12,16 @@ from typing import Callable, Dict, List, Optional, Union
 import numpy as np
 
 LIDAR_CHANNEL = 'LIDAR_TOP'
-_REQUIRED = ('scene', 'sample', 'sample_data', 'ego_pose', 'calibrated_sensor', 'sensor')
+# Fields of every record of the tables that a data set must have (docs/your_dataset.md).
+REQUIRED_FIELDS = {
+    'scene': ('name', 'first_sample_token', 'last_sample_token'),
+    'sample': ('token', 'scene_token', 'timestamp', 'prev', 'next'),
+    'sample_data': ('token', 'sample_token', 'ego_pose_token', 'calibrated_sensor_token',
+                    'filename', 'timestamp', 'is_key_frame'),
+    'ego_pose': ('token', 'translation', 'rotation'),
+    'calibrated_sensor': ('token', 'sensor_token', 'translation', 'rotation'),
+    'sensor': ('token', 'channel', 'modality'),
+}
 
 
 @dataclass(frozen=True)
@@ -85,13 +94,14 @@ class NuScenesTables:
 
     Raises:
         FileNotFoundError: a table that every version has is absent.
-        ValueError: a table is not JSON, or a record refers to one that is not there.
+        ValueError: a table is not JSON, a record lacks a field of :data:`REQUIRED_FIELDS`, or it
+            refers to one that is not there.
     """
 
     def __init__(self, root: Union[str, Path], version: str) -> None:
         self.root, self.version = Path(root), version
         self.folder = self.root / version
-        for name in _REQUIRED:
+        for name in REQUIRED_FIELDS:
             if not (self.folder / f'{name}.json').is_file():
                 raise FileNotFoundError(f'no nuScenes table {self.folder / name}.json')
         self.scenes = {scene['name']: scene for scene in self._load('scene')}
@@ -116,12 +126,19 @@ class NuScenesTables:
                 records = json.load(file, object_hook=hook)
         except json.JSONDecodeError as error:
             raise ValueError(f'{path} is not valid JSON: {error}') from error
-        return [record for record in records if record is not None]
+        records = [record for record in records if record is not None]
+        fields = REQUIRED_FIELDS.get(name, ())
+        for record in records:
+            missing = [field for field in fields if field not in record]
+            if missing:
+                raise ValueError(f'{path}: the record {record.get("token", record)!r} lacks '
+                                 f'{missing}')
+        return records
 
     def _load_measurements(self) -> None:
-        records = self._load('sample_data', keep=lambda record: record['is_key_frame'])
+        records = self._load('sample_data', keep=lambda r: r.get('is_key_frame', True))
         wanted = {record['ego_pose_token'] for record in records}
-        poses = self._load('ego_pose', keep=lambda record: record['token'] in wanted)
+        poses = self._load('ego_pose', keep=lambda r: 'token' not in r or r['token'] in wanted)
         self._poses = {pose['token']: pose for pose in poses}
         self._measurements: Dict[str, Dict[str, dict]] = {}
         for record in records:
@@ -182,7 +199,7 @@ class NuScenesTables:
             if modality not in ('camera', 'lidar'):
                 continue
             pose = self._get(self._poses, 'ego_pose', record['ego_pose_token'])
-            intrinsic = calibration['camera_intrinsic'] if modality == 'camera' else None
+            intrinsic = calibration.get('camera_intrinsic') if modality == 'camera' else None
             records[channel] = SensorRecord(
                 token=record['token'], channel=channel, modality=modality,
                 filename=record['filename'], timestamp=record['timestamp'] / 1e6,

@@ -13,7 +13,7 @@ from .loops import SkippingIterBasedTrainLoop
 from .runner import build_runner
 from .visualization_hook import OccVisualizationHook
 
-__all__ = ['BackboneInit', 'OccVisualizationHook', 'RayCountHook', 'SkippingIterBasedTrainLoop',
-           'WarmupEMA', 'add_runner_arguments', 'allow_mmengine_checkpoints', 'build_runner',
-           'read_config', 'set_amp', 'set_auto_scale_lr', 'set_checkpoint', 'set_resume',
-           'set_work_dir']
+__all__ = ['BackboneInit', 'CheckpointError', 'ExactCheckpointHook', 'OccVisualizationHook',
+           'RayCountHook', 'SkippingIterBasedTrainLoop', 'WarmupEMA', 'add_runner_arguments',
+           'allow_mmengine_checkpoints', 'build_runner', 'load_exactly', 'read_config', 'set_amp',
+           'set_auto_scale_lr', 'set_checkpoint', 'set_resume', 'set_work_dir']

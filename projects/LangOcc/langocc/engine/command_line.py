@@ -81,6 +81,9 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
 def set_checkpoint(cfg: Config, checkpoint: Optional[str]) -> None:
     """CHECKPOINT of an evaluation, else the config's ``load_from``.
 
+    :class:`ExactCheckpointHook` is added: the runner raises CheckpointError where it is not of the
+    config's model.
+
     Raises:
         FileNotFoundError: no such checkpoint.
         ValueError: none is given and the model needs one (``needs_checkpoint = False``: the slab).
@@ -89,3 +92,7 @@ def set_checkpoint(cfg: Config, checkpoint: Optional[str]) -> None:
         cfg.load_from = existing_file(checkpoint, 'checkpoint')
     elif not cfg.get('load_from') and cfg.get('needs_checkpoint', True):
         raise ValueError(f'{cfg.filename} needs a CHECKPOINT')
+    exact = dict(type='ExactCheckpointHook')
+    hooks = cfg.get('custom_hooks') or []
+    if exact not in hooks:
+        cfg.custom_hooks = [*hooks, exact]

@@ -57,7 +57,8 @@ def occ_classes(names: Sequence[str],
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f'classes {unknown} are neither Occ3D\'s nor nuScenes-lidarseg\'s: give '
-                         "each in class_mapping, as dict(road='driveable_surface', sky=None); "
+                         "each in class_mapping, as dict(road='driveable_surface', sky=None) "
+                         '(on the command line: road=driveable_surface sky=none); '
                          f'known are {list(occupied)}, {list(SILENT_CLASSES)} and the raw '
                          'categories of nuScenes-lidarseg')
     return np.array([NO_VOTE if known[name] is None else occupied.index(known[name])

@@ -118,7 +118,8 @@ class RayIoUMetric(SampleMetric):
         if truth.shape != self.grid_shape:
             raise ValueError(f'sample {token}: labels have shape {truth.shape}; the grid '
                              f'{list(self.point_cloud_range)} m in cells of {self.voxel_size:g} m '
-                             f'has {self.grid_shape}')
+                             f'has {self.grid_shape}: set point_cloud_range and voxel_size of '
+                             'RayIoUMetric')
         for name, labels in (('truth', truth), ('prediction', prediction)):
             if labels.dtype.kind not in 'iu':
                 raise TypeError(f'sample {token}: {name} must hold integers, got {labels.dtype}')

@@ -72,6 +72,7 @@ class SampleMetric(BaseMetric):
 
         Raises:
             KeyError: the sample has neither, or the truth has no ``semantics``.
+            FileNotFoundError: there is no such file.
         """
         truth = sample.get('gt_occ')
         if truth is not None:
@@ -79,9 +80,17 @@ class SampleMetric(BaseMetric):
         elif sample.get('occ_path') is None:
             raise KeyError(f"sample {token} has neither 'gt_occ' nor 'occ_path' to score against")
         else:
-            truth = load_occupancy(os.path.join(self.data_root or '', sample['occ_path']))
+            truth = self._read_truth(os.path.join(self.data_root or '', sample['occ_path']), token)
         self.required(truth, 'semantics', f'truth of sample {token}')
         return truth
+
+    def _read_truth(self, path: str, token: str) -> Dict[str, np.ndarray]:
+        try:
+            return load_occupancy(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'sample {token}: {error}; {type(self).__name__} scores '
+                                    'against them (tools/test.py --format-only DIR writes '
+                                    'predictions without labels)') from error
 
 
 def same_shape(prediction: np.ndarray, truth: np.ndarray, token: str) -> None:

@@ -63,11 +63,27 @@ def check_cells(volume: Tensor, head: nn.Module, source: str) -> None:
     factors = head.upsample or (1, 1, 1)
     expected = tuple(number / factor for number, factor in zip(head.grid.volume_shape, factors))
     if cells != expected:
-        hint = "; it would fit the other way round: order='xyz'?" if cells[::-1] == expected else ''
+        hint = ("; it would fit the other way round: order='xyz' (of a head: volume_order)?"
+                if cells[::-1] == expected else '')
         raise ValueError(
             f'{source} gives a volume of {cells} cells (Z, Y, X); the head is on a grid of '
             f'{head.grid.volume_shape} with upsample={head.upsample} and expects '
             f'({", ".join(f"{number:g}" for number in expected)}){hint}')
+
+
+def volume_grid_of(detector: nn.Module) -> Optional[VoxelGrid]:
+    """Where a detector's volume lies, None where it does not tell.
+
+    Its attribute ``grid``; without one what mmdet3d's ImVoxelNet has: the one range of
+    ``prior_generator`` in ``n_voxels`` (X, Y, Z).
+    """
+    grid = getattr(detector, 'grid', None)
+    ranges = getattr(getattr(detector, 'prior_generator', None), 'ranges', ())
+    numbers = getattr(detector, 'n_voxels', None)
+    if grid is not None or len(ranges) != 1 or numbers is None:
+        return grid
+    low, high = ranges[0][:3], ranges[0][3:]
+    return VoxelGrid(tuple(ranges[0]), [(b - a) / n for a, b, n in zip(low, high, numbers)])
 
 
 def check_same_range(volume_grid: Optional[VoxelGrid], head_grid: Optional[VoxelGrid], owner: str

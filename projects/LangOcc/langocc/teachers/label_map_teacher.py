@@ -73,8 +73,10 @@ class LabelMapTeacher(Teacher):
         if label_ids is None:
             label_ids = {name: index for index, name in enumerate(self.class_names)}
         if set(label_ids) != set(self.class_names):
-            raise ValueError(f'LabelMapTeacher: label_ids has {sorted(label_ids)}, expected the '
-                             f'classes {sorted(self.class_names)}')
+            missing = [name for name in self.class_names if name not in label_ids]
+            unknown = sorted(set(label_ids) - set(self.class_names))
+            raise ValueError(f'LabelMapTeacher: label_ids lacks the classes {missing} ([] for one '
+                             f'that the files have not) and has {unknown}, which class_names lacks')
         table = {int(number): -1 for number in unknown_ids}
         for name, numbers in label_ids.items():
             for number in [numbers] if isinstance(numbers, int) else numbers:

@@ -1,7 +1,8 @@
 """One picture of one sample: what the network gets, and that its matrices undo what was done.
 
 The pictures are made from the packed sample alone, so that they show what a model would be given.
-Labels and LiDAR that the pipeline does not load are read from the files the sample names.
+Labels and LiDAR that the pipeline does not load are read from the files the sample names, where
+they are: both are optional.
 
 Legend: N cameras, P points; X, Y, Z grid cells.
 """
@@ -19,7 +20,7 @@ from .palette import DISTANCE_COLORMAP
 from .pictures import (
     class_legend, colour_bar, overlay_points, picture_grid, resize_picture, with_caption
 )
-from .sample_pictures import OCC3D_GRID
+from .sample_pictures import OCC3D_GRID, optional_file
 
 _FAR = 40.  # m, last colour of depths and farthest voxel drawn into a camera
 _COLUMNS = 3  # cameras side by side
@@ -50,7 +51,7 @@ def draw_sample(packed: dict, grid: VoxelGrid = OCC3D_GRID, width: int = 600) ->
     Per camera: the network's image with LiDAR by depth, moved with the augmentation; the original
     image, dimmed, with the network's image laid back into it and LiDAR over both; the original
     image with the occupancy. Below: the occupancy from above with LiDAR, as packed (BEV-augmented)
-    and undone, and from behind the car.
+    and undone, and from behind the car. What there is no file for is left out.
 
     Args:
         packed: ``inputs`` and ``data_samples`` of ``PackOccInputs``.
@@ -72,7 +73,8 @@ def draw_sample(packed: dict, grid: VoxelGrid = OCC3D_GRID, width: int = 600) ->
     title = (f"{sample.metainfo.get('scene_name', '')}  {sample.metainfo.get('token', '')}  "
              f"sample {sample.metainfo.get('sample_idx', '?')}")
     rows.insert(0, [with_caption(np.zeros((0, total, 3), dtype=np.uint8), title, 20)])
-    rows.append(_occupancy_row(packed, points, semantics, grid, width))
+    if points is not None or semantics is not None:
+        rows.append(_occupancy_row(packed, points, semantics, grid, width))
     if points is not None:
         rows.append([colour_bar(total, 0., _FAR, 'm  depth of LiDAR points', DISTANCE_COLORMAP)])
     if semantics is not None:
@@ -119,7 +121,8 @@ def lidar_points(packed: dict) -> Optional[np.ndarray]:
             metainfo, whose file is read.
 
     Returns:
-        (P, 3) float64 m; None where the sample has no LiDAR.
+        (P, 3) float64 m; None where the sample has no LiDAR, or (with a warning) its file is not
+        there.
     """
     metainfo = packed['data_samples'].metainfo
     info = metainfo.get('lidar_points')
@@ -128,7 +131,10 @@ def lidar_points(packed: dict) -> Optional[np.ndarray]:
     if 'points' in packed['inputs']:
         points = packed['inputs']['points'].numpy()[:, :3]
     else:
-        points = np.fromfile(info['lidar_path'], np.float32)
+        path = optional_file(info['lidar_path'], 'LiDAR points', metainfo)
+        if path is None:
+            return None
+        points = np.fromfile(path, np.float32)
         points = points.reshape(-1, info.get('num_pts_feats', 5))[:, :3]
     global2ego = np.linalg.inv(np.array(metainfo['ego2global'], dtype=float))
     lidar2ego = global2ego @ np.array(info['ego2global']) @ np.array(info['lidar2ego'])
@@ -143,15 +149,15 @@ def original_semantics(packed: dict, grid: VoxelGrid) -> Optional[np.ndarray]:
         grid: of the labels.
 
     Returns:
-        (X, Y, Z) uint8 in the key ego frame; None where the sample has no labels.
+        (X, Y, Z) uint8 in the key ego frame; None where the sample has no labels, or (with a
+        warning) their file is not there.
     """
     sample = packed['data_samples']
     if 'gt_occ' in sample:
         return undo_bev_augmentation(sample.gt_occ.semantics.numpy(),
                                      packed['inputs']['bev_aug_matrix'], grid)
-    if sample.metainfo.get('occ_path') is None:
-        return None
-    return load_occupancy(sample.metainfo['occ_path'])['semantics']
+    path = optional_file(sample.metainfo.get('occ_path'), 'occupancy labels', sample.metainfo)
+    return None if path is None else load_occupancy(path)['semantics']
 
 
 def undo_bev_augmentation(semantics: np.ndarray, bev_aug_matrix: torch.Tensor,
@@ -223,16 +229,18 @@ def _camera_stack(view: CameraView, points: Optional[np.ndarray],
     if semantics is not None:
         occupancy = overlay_occupancy(occupancy, semantics, grid, view.cam2img.numpy(),
                                       view.cam2ego.numpy(), max_depth=_FAR)
-    captions = (f'{view.name}: network input', 'augmentation undone', 'occupancy')
+    captions = (f'{view.name}: network input', 'augmentation undone',
+                'no occupancy labels' if semantics is None else 'occupancy')
     return [with_caption(resize_picture(picture, width), text)
             for picture, text in zip((augmented, undone, occupancy), captions)]
 
 
 def _occupancy_row(packed: dict, points: Optional[np.ndarray], semantics: Optional[np.ndarray],
                    grid: VoxelGrid, width: int) -> List[np.ndarray]:
-    """From above, augmented and undone, and in 3D; empty ground where there are no labels."""
+    """From above, augmented and undone, and in 3D; without labels LiDAR alone, from above."""
     matrix = packed['inputs']['bev_aug_matrix'].to(torch.float64)
-    if semantics is None:
+    labelled = semantics is not None
+    if not labelled:
         semantics = np.full(grid.grid_shape, 17, dtype=np.uint8)
     augmented = undo_bev_augmentation(semantics, torch.linalg.inv(matrix), grid)
     if 'gt_occ' in packed['data_samples']:
@@ -244,8 +252,11 @@ def _occupancy_row(packed: dict, points: Optional[np.ndarray], semantics: Option
         moved = points @ matrix[:3, :3].numpy().T + matrix[:3, 3].numpy()
         after = points_on_bev(after, moved, grid)
     signs = ' '.join(f'{number:g}' for number in matrix[:2, :2].flatten().tolist())
-    behind = draw_occupancy_3d(semantics, grid, image_size=before.shape[1::-1], field_of_view=74.)
+    pictures = [after, before]
+    if labelled:
+        pictures.append(draw_occupancy_3d(semantics, grid, image_size=before.shape[1::-1],
+                                          field_of_view=74.))
     captions = (f'BEV as given to the network ({signs}), LiDAR white',
                 'BEV augmentation undone, LiDAR white', 'occupancy from behind the car')
     return [with_caption(resize_picture(picture, width), text)
-            for picture, text in zip((after, before, behind), captions)]
+            for picture, text in zip(pictures, captions)]

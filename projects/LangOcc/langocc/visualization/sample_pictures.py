@@ -2,10 +2,12 @@
 
 Legend: X, Y, Z grid cells. Pictures are (H, W, 3) uint8 RGB arrays.
 """
+import os
 from dataclasses import dataclass
 from typing import Mapping, Optional
 
 import numpy as np
+from mmengine.logging import MMLogger
 
 from voxelrender import VoxelGrid
 
@@ -50,6 +52,21 @@ class SamplePictures:
     def source(self) -> str:
         """How a row of predicted maps came about, for its margin."""
         return 'rendered\nfrom the\nprediction' if self.rendered else 'predicted\nvoxels'
+
+
+def optional_file(path: Optional[str], what: str, info: Mapping) -> Optional[str]:
+    """``path`` of a sample where there is such a file; infos name labels that need not be there.
+
+    Args:
+        path: file, or None.
+        what: the file is, for the warning that it is not there.
+        info: of the sample.
+    """
+    if path is None or os.path.isfile(path):
+        return path
+    MMLogger.get_current_instance().warning(
+        f'sample {info.get("token")}: no {what} {path}, drawn without')
+    return None
 
 
 def fit(picture: np.ndarray, width: int) -> np.ndarray:

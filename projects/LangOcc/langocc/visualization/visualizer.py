@@ -19,7 +19,7 @@ from .camera_maps import RigMaps
 from .comparison import UNSEEN_CHOICES
 from .label_views import label_camera_views
 from .pictures import save_picture
-from .sample_pictures import GAP, OCC3D_GRID, SamplePictures
+from .sample_pictures import GAP, OCC3D_GRID, SamplePictures, optional_file
 from .sheets import VIEWS, check_views, compose_sheet, draw_pictures
 
 # Pictures of the cameras' maps: nothing is cast where none of them is wanted.
@@ -85,8 +85,9 @@ class OccVisualizer(Visualizer):
             image: camera -> (H, W, 3) uint8 RGB original image; None reads the files that the
                 sample names.
             data_sample: with ``pred_occ`` and ``gt_occ``, either may be missing; ``gt_occ`` is
-                read from the sample's ``occ_path`` where the pipeline has not loaded it. Its
-                metainfo needs ``camera_names``, ``images``, ``ego2global``, ``key_ego2global``.
+                read from the sample's ``occ_path`` where the pipeline has not loaded it (no such
+                file: a warning, and pictures without labels). Its metainfo needs ``camera_names``,
+                ``images``, ``ego2global``, ``key_ego2global``.
             draw_gt: labels.
             draw_pred: prediction.
             show: open a window with the sheet.
@@ -141,7 +142,7 @@ class OccVisualizer(Visualizer):
     def _add_truth(self, sample: SamplePictures, data_sample: Det3DDataSample) -> None:
         if 'gt_occ' in data_sample:
             labels = data_sample.gt_occ
-        elif sample.info.get('occ_path') is not None:
+        elif optional_file(sample.info.get('occ_path'), 'occupancy labels', sample.info):
             load = LoadOccGTFromFile(self.grid.grid_shape)
             labels = load(dict(sample.info))['gt_occ']  # flipped as the sample is
         else:

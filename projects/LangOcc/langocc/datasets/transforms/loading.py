@@ -149,8 +149,9 @@ class LoadOccGTFromFile(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Adds ``gt_occ``."""
-        if 'occ_path' not in results:
-            raise KeyError(f'sample {results.get("token")} has no occ_path')
+        if results.get('occ_path') is None:
+            raise KeyError(f'sample {results.get("token")} has no occ_path: without labels leave '
+                           'LoadOccGTFromFile out of the pipeline')
         axes = self._flipped_axes(results.get('bev_aug_matrix', np.eye(4)))
         arrays = {name: np.ascontiguousarray(np.flip(array, axes)) for name, array in
                   self._read(results['occ_path']).items()}
@@ -168,13 +169,15 @@ class LoadOccGTFromFile(BaseTransform):
                     raise KeyError(f'{path}: no array {missing}; it has {file.files}')
                 arrays = {name: file[name] for name in self._ARRAYS}
         except FileNotFoundError as error:
-            raise FileNotFoundError(f'occupancy labels not found: {path}') from error
+            raise FileNotFoundError(f'occupancy labels not found: {path}; without labels leave '
+                                    'LoadOccGTFromFile out of the pipeline') from error
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise OSError(f'cannot read occupancy labels {path}: {error}') from error
         for name, array in arrays.items():
             if array.shape != self.grid_shape:
                 raise ValueError(f'{path}: {name} has shape {array.shape}, expected '
-                                 f'{self.grid_shape} (X, Y, Z)')
+                                 f'{self.grid_shape} (X, Y, Z): set grid_shape of '
+                                 'LoadOccGTFromFile')
         return arrays
 
     @staticmethod

@@ -10,7 +10,7 @@ from mmdet3d.registry import MODELS
 from mmdet3d.utils import OptConfigType
 from torch import Tensor, nn
 
-from ..volumes import check_cells, check_channels, check_same_range, rays_of
+from ..volumes import check_cells, check_channels, check_same_range, rays_of, volume_grid_of
 from ..voxel_field import VoxelField
 from .volume_tap import VolumeTap
 
@@ -32,7 +32,8 @@ class DetectorWithOccHead(Base3DDetector):
     are in the same data samples (``pred_instances_3d``, ``pred_occ``).
 
     The volume must lie in the (augmented) key ego frame, the frame of rays and labels. A detector
-    that has an attribute ``grid`` (VoxelGrid) has its range checked against the head's.
+    whose range is known (:func:`~langocc.models.volumes.volume_grid_of`) has it checked against the
+    head's.
 
     Weights of the detector alone are loaded by its own ``init_cfg=dict(type='Pretrained',
     checkpoint=...)``: here its parameters are named ``detector.*``.
@@ -69,8 +70,8 @@ class DetectorWithOccHead(Base3DDetector):
         self.tap = VolumeTap(**volume)
         self.tap.find(self.detector)
         self.detects = not without
-        check_same_range(getattr(self.detector, 'grid', None),
-                         getattr(self.occ_head, 'grid', None), type(self.detector).__name__)
+        check_same_range(volume_grid_of(self.detector), getattr(self.occ_head, 'grid', None),
+                         type(self.detector).__name__)
 
     # --------------------------------------------------------------- features
 

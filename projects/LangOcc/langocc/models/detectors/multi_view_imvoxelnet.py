@@ -10,9 +10,8 @@ from mmdet3d.models.layers.fusion_layers.point_fusion import point_sample
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
-from voxelrender import VoxelGrid
-
 from ..view_transforms import ego_to_pixels
+from ..volumes import volume_grid_of
 
 
 @MODELS.register_module()
@@ -40,9 +39,7 @@ class MultiViewImVoxelNet(ImVoxelNet):
         if len(ranges) != 1:
             raise ValueError(f'MultiViewImVoxelNet: prior_generator has {len(ranges)} ranges, '
                              'expected the one of the volume')
-        low, high = ranges[0][:3], ranges[0][3:]
-        size = [(b - a) / n for a, b, n in zip(low, high, self.n_voxels)]
-        self.grid = VoxelGrid(tuple(ranges[0]), size)
+        self.grid = volume_grid_of(self)
 
     def extract_feat(self, batch_inputs_dict: dict, batch_data_samples: Optional[list] = None
                      ) -> Tuple[Tensor, Tensor]:

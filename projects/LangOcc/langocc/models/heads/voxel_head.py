@@ -14,7 +14,7 @@ from voxelrender import (
     ConvolvedFeatures, LayeredFeatures, UpsampledFeatures, VoxelFeatures, VoxelGrid
 )
 
-from ..volumes import check_channels, check_order, in_zyx
+from ..volumes import check_cells, check_channels, check_order, in_zyx
 from .positions import encode_heights, encode_positions
 
 
@@ -93,14 +93,11 @@ class VoxelHead(BaseModule):
         """
         voxel_feats = inputs = in_zyx(voxel_feats, self.volume_order)
         check_channels(voxel_feats, self, 'the trunk')
+        check_cells(voxel_feats, self, 'the trunk')
         if self.position_frequencies is not None:
             places = encode_positions(inputs.shape[2:], self.position_frequencies, inputs)
             inputs = torch.cat([inputs, places.expand(len(inputs), -1, -1, -1, -1)], dim=1)
         feats = self._convolved(inputs)
-        if feats.volume_shape != tuple(self.grid.volume_shape):
-            raise ValueError(f'the head is on a grid of {self.grid.volume_shape} cells (Z, Y, X), '
-                             f'the volume {tuple(voxel_feats.shape[2:])} gives '
-                             f'{feats.volume_shape}')
         if self.height_frequencies is not None:
             feats = LayeredFeatures(feats, encode_heights(
                 self.grid.volume_shape[0], self.height_frequencies, voxel_feats))
