@@ -182,7 +182,7 @@ def test_wrong_settings_and_labels_are_named():
     with pytest.raises(ValueError, match="mask='cameras', expected one of"):
         build(mask='cameras')
     head, feats, sample = build(), volume(), make_sample()
-    with pytest.raises(ValueError, match=r'\(2, 4, 6\) cells .*\(4, 4, 4\) gives'):
+    with pytest.raises(ValueError, match=r'\(4, 4, 4\) cells .*grid of \(2, 4, 6\)'):
         head.loss(volume(shape=(4, 4, 4)), [sample])
     with pytest.raises(ValueError, match=r'sample0: gt_occ.semantics has shape \(4, 6, 2\), '
                                          r'expected \(6, 4, 2\)'):

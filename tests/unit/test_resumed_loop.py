@@ -52,7 +52,7 @@ def train(folder, steps, sampler='InfiniteSampler', **values):
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=steps),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1)),
-        default_scope='mmengine', experiment_name=f'{folder.name}-{steps}-{len(values)}',
+        default_scope='mmdet3d', experiment_name=f'{folder.name}-{steps}-{len(values)}',
         **values))).train()
     return list(TRAINED), len(LOADED)
 
