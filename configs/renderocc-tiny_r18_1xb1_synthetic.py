@@ -19,7 +19,7 @@ model = dict(occ_head=dict(
         depth=dict(type='RenderedDepthLoss', mode='termination', margin=0.3, free_margin=1.2,
                    loss_weight=0.2),
         # No LiDAR ray passes the upper air: without a prior it keeps whatever the network says.
-        sparsity=dict(type='DensitySparsityLoss', loss_weight=0.1))))
+        sparsity=dict(type='DensitySparsityLoss', loss_weight=0.1, num_voxels=8192))))
 train_pipeline = [
     *_base_.image_pipeline,
     dict(type='PrepareRays', source=dict(type='LidarLabelSource'),

@@ -1,6 +1,7 @@
 """What LangOccHead decodes and where: densities on demand, folded classes, kept language."""
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,44 @@ def test_loss_and_gradients_are_those_of_the_whole_volume():
         found.append([loss, *torch.autograd.grad(loss, leaves)])
     for got, want in zip(*found):
         assert torch.allclose(got, want, atol=1e-5 * max(want.abs().max().item(), 1e-3))
+
+
+def test_measured_distances_are_held_against_the_voxels_beside_their_rays_only():
+    feats = volume(2)
+    head = build(losses=dict(depth=dict(type='RenderedDepthLoss', mode='termination')))
+    rays = [make_rays(1), make_rays(2)]
+    for bundle in rays:
+        bundle.targets['distances'] = torch.rand(len(bundle)) + 0.5
+    leaves = [feats, *head.density_decoder.parameters()]
+    found, rows = [], count_rows(head.density_decoder)
+    for whole in (False, True):
+        field = head(feats)
+        if whole:
+            field.densities
+        torch.manual_seed(1)
+        loss = head.loss_by_field(field, rays)['loss_depth']
+        found.append([loss, *torch.autograd.grad(loss, leaves)])
+        assert whole or 0 < sum(rows) < head.grid.num_voxels
+    for got, want in zip(*found):
+        assert want.any()
+        assert torch.allclose(got, want, atol=1e-5 * max(want.abs().max().item(), 1e-3))
+
+
+def test_sparsity_of_drawn_voxels_decodes_no_others():
+    head = build(losses=dict(volume=dict(type='DensitySparsityLoss', num_voxels=50)))
+    rows = count_rows(head.density_decoder)
+    loss = head.loss_by_field(head(volume(2)), [make_rays(0), make_rays(0)])['loss_volume']
+    assert 2 * 40 < sum(rows) <= 2 * 50
+    loss.backward()
+    assert all(parameter.grad.any() for parameter in head.density_decoder.parameters())
+    drawn, field = [], head(volume())
+    for seed in range(200):
+        torch.manual_seed(seed)
+        drawn.append(head.losses['volume'](None, field).item())
+    everywhere = torch.log1p((field.densities / 0.5).square()).mean().item() * 0.01
+    assert np.mean(drawn) == pytest.approx(everywhere, rel=0.02)
+    with pytest.raises(ValueError, match='num_voxels is 0'):
+        build(losses=dict(volume=dict(type='DensitySparsityLoss', num_voxels=0)))
 
 
 def test_dropout_is_drawn_once_a_step():

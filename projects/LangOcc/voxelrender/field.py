@@ -151,10 +151,20 @@ class VoxelField:
         with self._autocast.restored():
             return [full_precision(rows) for rows in self.features.rows(voxel_ids)]
 
-    def sample_densities(self, index: int, points: Tensor) -> Tensor:
-        """Densities (...,) in 1/m at ``points`` (..., 3) in metres; 0 outside the grid."""
-        volume = self.density(index)[None, None]
-        return self.grid.sample(volume, points[None])[0, ..., 0]
+    def sample_densities(self, points: Sequence[Tensor]) -> List[Tensor]:
+        """Densities (...,) in 1/m at points (..., 3) in metres of every batch item; 0 outside.
+
+        Voxels that points lie between are decoded and no others, unless all densities are there.
+        """
+        if self.has_densities:
+            volumes = self._volumes
+        else:
+            ids = [self.grid.touched(places).flatten().nonzero()[:, 0] for places in points]
+            volumes = [values.new_zeros(self.grid.num_voxels).index_copy(0, chosen, values)
+                       .view(self.grid.volume_shape)
+                       for chosen, values in zip(ids, self.densities_at(ids))]
+        return [self.grid.sample(volume[None, None], places[None])[0, ..., 0]
+                for volume, places in zip(volumes, points)]
 
     def occupied(self, index: int, threshold: float) -> Tensor:
         """Flat ids (U,) of the voxels whose density is at least ``threshold`` (1/m)."""

@@ -2,6 +2,8 @@
 
 Legend: B batch; volumes are (B, Z, Y, X).
 """
+from typing import Optional
+
 import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
@@ -38,16 +40,31 @@ class DensitySparsityLoss(nn.Module):
 
     Args:
         scale: density in 1/m from which the pull towards zero weakens.
+        num_voxels: drawn anew in each step, of each batch item, and decoded where rendering does
+            not decode the others; None takes all.
+
+    Raises:
+        ValueError: ``num_voxels`` is less than 1.
     """
     output = None
-    needs_volume = True  # of densities, decoded in every voxel
 
-    def __init__(self, scale: float = 0.5, loss_weight: float = 0.01):
+    def __init__(self, scale: float = 0.5, loss_weight: float = 0.01,
+                 num_voxels: Optional[int] = None):
         super().__init__()
-        self.scale, self.loss_weight = scale, loss_weight
+        if num_voxels is not None and num_voxels < 1:
+            raise ValueError(f'DensitySparsityLoss: num_voxels is {num_voxels}, expected at least '
+                             '1 or None')
+        self.scale, self.loss_weight, self.num_voxels = scale, loss_weight, num_voxels
+        self.needs_volume = num_voxels is None
 
     def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
-        return self.loss_weight * torch.log1p((field.densities / self.scale).square()).mean()
+        if self.num_voxels is None:
+            densities = field.densities
+        else:
+            densities = torch.cat(field.densities_at(
+                [_draw(field.grid.num_voxels, self.num_voxels, field.device).unique()
+                 for _ in range(len(field))]))
+        return self.loss_weight * torch.log1p((densities / self.scale).square()).mean()
 
 
 @MODELS.register_module()
@@ -106,9 +123,14 @@ class FlatRoadLoss(nn.Module):
     def _draw(self, grid: VoxelGrid, layer: int, device: torch.device) -> Tensor:
         """Distinct voxels (U,), flat over (Z, Y, X)."""
         plane = _plane(grid)
-        anywhere = torch.randint(grid.num_voxels, (self.num_voxels,), device=device)
-        road = layer * plane + torch.randint(plane, (self.num_voxels,), device=device)
+        anywhere = _draw(grid.num_voxels, self.num_voxels, device)
+        road = layer * plane + _draw(plane, self.num_voxels, device)
         return torch.unique(torch.cat([anywhere, road]))
+
+
+def _draw(end: int, num: int, device: torch.device) -> Tensor:
+    """Numbers (num,) below ``end``, long."""
+    return torch.randint(end, (num,), device=device)
 
 
 def _plane(grid: VoxelGrid) -> int:

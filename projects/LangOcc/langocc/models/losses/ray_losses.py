@@ -183,7 +183,6 @@ class RenderedDepthLoss(RayLoss):
             raise ValueError("RenderedDepthLoss mode 'l1', 'log_l1' or 'termination', got "
                              f"'{mode}'")
         self.mode, self.far, self.num_samples = mode, far, num_samples
-        self.needs_volume = mode == 'termination'  # reads densities between and beside samples
         self.margin = margin
         self.free_margin = margin if free_margin is None else free_margin
 
@@ -205,28 +204,26 @@ class RenderedDepthLoss(RayLoss):
 
     def _termination(self, rendered: RenderedRays, field: VoxelField, target: Tensor) -> Tensor:
         rays = rendered.rays
-        ends = (target - self.free_margin).clamp(min=0, max=self.far)
-        free = self._optical_depth(rendered, field, torch.zeros_like(ends), ends, self.num_samples)
-        surface = self._optical_depth(
-            rendered, field, (target - self.margin).clamp(min=0), target + self.margin,
-            max(self.num_samples // 4, 2))
+        free_ends = (target - self.free_margin).clamp(min=0, max=self.far)
+        starts, ends = (target - self.margin).clamp(min=0), target + self.margin
+        free = _stratified(torch.zeros_like(target), free_ends, self.num_samples)
+        surface = _stratified(starts, ends, max(self.num_samples // 4, 2))
+        points = rays.points(torch.cat([free, surface], dim=1))
+        densities = torch.cat(field.sample_densities(
+            [points[rendered.batch_ids == index] for index in range(len(field))]))
+        before, within = densities.split([free.shape[1], surface.shape[1]], dim=1)
         hits = rays.origins + target[:, None] * rays.directions
         inside = field.grid.contains(hits) & (target < self.far)
         # Finite where the surface is still empty; its gradient meets the activation's own slope.
-        log_hit = torch.log(-torch.expm1(-(surface + 1e-8)))
-        return free - torch.where(inside, log_hit, torch.zeros_like(log_hit))
+        log_hit = torch.log(-torch.expm1(-(within.mean(1) * (ends - starts) + 1e-8)))
+        return before.mean(1) * free_ends - torch.where(inside, log_hit, torch.zeros_like(log_hit))
 
-    def _optical_depth(self, rendered: RenderedRays, field: VoxelField, starts: Tensor,
-                       ends: Tensor, num: int) -> Tensor:
-        """(R,) integral of density from ``starts`` to ``ends`` (R,) by stratified samples."""
-        steps = (torch.arange(num, device=starts.device) + torch.rand(
-            len(starts), num, device=starts.device)) / num
-        t = starts[:, None] + (ends - starts)[:, None] * steps
-        rays = rendered.rays
-        points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
-        sigmas = torch.cat([field.sample_densities(index, points[rendered.batch_ids == index])
-                            for index in range(len(field))])
-        return sigmas.mean(1) * (ends - starts)
+
+def _stratified(starts: Tensor, ends: Tensor, num: int) -> Tensor:
+    """One place (R, num) drawn in each of ``num`` equal parts from ``starts`` to ``ends`` (R,)."""
+    steps = (torch.arange(num, device=starts.device) + torch.rand(
+        len(starts), num, device=starts.device)) / num
+    return starts[:, None] + (ends - starts)[:, None] * steps
 
 
 @MODELS.register_module()
