@@ -4,11 +4,12 @@ import runpy
 import sys
 
 import pytest
+import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
-from langocc.checkpoints import difference, read_config_values
+from langocc.checkpoints import difference, read_config_values, translate
 
 # As BEVDet writes them: values by names and arithmetic, a loop over the data sets at the end.
 BEVDET = '''"""BEVDet's occupancy network."""
@@ -110,6 +111,94 @@ def test_changes_arrive_where_they_belong(convert):
     assert cfg.param_scheduler[1].milestones == [9] and cfg.param_scheduler[0].end == 200
     init_default_scope('mmdet3d')
     assert MODELS.build(model).num_adj == 2
+
+
+def converted(text, tmp_path, repository):
+    """What differs from the published recipe, applied to it; the notes."""
+    (tmp_path / 'theirs.py').write_text(text)
+    base = Config.fromfile(repository / PUBLISHED)
+    changes, notes = translate(read_config_values(tmp_path / 'theirs.py'), base)
+    base.merge_from_dict(changes)
+    return base, ' | '.join(notes)
+
+
+def test_a_runner_of_iterations(tmp_path, repository):
+    text = BEVDET.replace("type='EpochBasedRunner', max_epochs=24",
+                          "type='IterBasedRunner', max_iters=9000")
+    cfg, notes = converted(text.replace('step=[24, ]', 'step=[6000, 9000]'), tmp_path, repository)
+    assert cfg.train_cfg == dict(type='IterBasedTrainLoop', max_iters=9000, val_interval=9000)
+    step = cfg.param_scheduler[1]
+    assert (step.milestones, step.by_epoch, step.end) == ([6000], False, 9000)
+    assert not cfg.log_processor.by_epoch and not cfg.default_hooks.checkpoint.by_epoch
+    assert cfg.default_hooks.checkpoint.interval == 9000
+    assert cfg.default_hooks.checkpoint.save_best == 'geo_IoU'  # the recipe's own stays
+    assert '9000 iterations, evaluated at their end' in notes
+    cfg, notes = converted(text.replace("policy='step'", "policy='step', by_epoch=True"), tmp_path,
+                           repository)
+    assert 'lr_config with by_epoch=True under a runner of iterations is not conv' in notes
+    cfg, notes = converted(BEVDET.replace(', max_epochs=24', ''), tmp_path, repository)
+    assert "the recipe's 24 epochs stay" in notes and cfg.train_cfg.max_epochs == 24
+
+
+def rates(schedulers, iterations, epoch):
+    """Learning rates that mmengine's schedulers give, of 1, an epoch of so many iterations."""
+    weight = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([weight], lr=1.)
+    built = [PARAM_SCHEDULERS.build(dict(config, optimizer=optimizer)) for config in schedulers]
+    found = []
+    for index in range(iterations):
+        found.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in built:
+            if not scheduler.by_epoch or (index + 1) % epoch == 0:
+                scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize('kind, expected', [
+    ('exp', lambda i: 0.01**(1 - min(i, 8) / 8)), ('constant', lambda i: 0.01 if i < 8 else 1.),
+    # mmengine's ends an iteration earlier, as the recipes' own does
+    ('linear', lambda i: 1 - (1 - min(i, 7) / 7) * 0.99)])
+@pytest.mark.parametrize('step, milestones', [('[2, 5]', (2, 5)), ('3', (3,))])
+def test_rates_are_mmcvs(kind, expected, step, milestones, tmp_path, repository):
+    text = BEVDET.replace(
+        "warmup='linear', warmup_iters=200, warmup_ratio=0.001, step=[24, ]",
+        f"warmup='{kind}', warmup_iters=8, warmup_ratio=0.01, gamma=0.5, step={step}")
+    cfg, _ = converted(text.replace('max_epochs=24', 'max_epochs=6'), tmp_path, repository)
+    found = rates(cfg.to_dict()['param_scheduler'], 24, 4)
+    steps = [0.5**sum(i // 4 >= milestone for milestone in milestones) for i in range(24)]
+    assert found == pytest.approx([expected(i) * steps[i] for i in range(24)], rel=1e-9)
+
+
+@pytest.mark.parametrize('change, note', [
+    (("warmup='linear'", "warmup='cosine'"), "lr_config with warmup='cosine'"),
+    (("policy='step'", "policy='poly'"), "lr_config with policy 'poly' is not converted"),
+    (("policy='step'", "policy='step', min_lr=1e-6"), 'lr_config with min_lr=1e-06 is not'),
+    (("policy='step'", "policy='step', warmup_by_epoch=True"), 'with warmup_by_epoch=True is'),
+    (('lr_config =', 'other ='), 'lr_config is not given: the recipe keeps'),
+    (('optimizer_config =', 'other ='), "optimizer_config is not given: the recipe's clipping"),
+    (('grad_clip=dict(max', 'cumulative_iters=2, grad_clip=dict(max'),
+     r"not read of optimizer_config: \['cumulative_iters'\]"),
+    (('samples_per_gpu=4', "samples_per_gpu=int(open('x').read())"),
+     r"'data' depends on .*open.*, which is not followed: the recipe's batch size of 4 stays"),
+    (('samples_per_gpu=4, ', ''), "data.samples_per_gpu is None: the recipe's batch size of 4")])
+def test_what_keeps_the_recipes_own_is_named(change, note, tmp_path, repository):
+    cfg, notes = converted(BEVDET.replace(*change), tmp_path, repository)
+    assert re.search(note, notes), notes
+    ours = Config.fromfile(repository / PUBLISHED)
+    assert cfg.param_scheduler == ours.param_scheduler
+    assert cfg.optim_wrapper == ours.optim_wrapper
+    assert cfg.train_dataloader.batch_size == 4
+
+
+def test_what_the_optimizer_says_elsewhere(tmp_path, repository):
+    text = BEVDET.replace('grad_clip=dict(max_norm=5, norm_type=2)', 'grad_clip=None').replace(
+        'weight_decay=1e-2', 'weight_decay=1e-2, paramwise_cfg=dict(norm_decay_mult=0.)')
+    text = text.replace('dict(samples_per_gpu=4', 'dict(train_dataloader=dict(samples_per_gpu=3)')
+    cfg, notes = converted(text, tmp_path, repository)
+    assert cfg.optim_wrapper.paramwise_cfg == dict(norm_decay_mult=0.)
+    assert 'paramwise_cfg' not in cfg.optim_wrapper.optimizer
+    assert cfg.optim_wrapper.clip_grad is None and cfg.train_dataloader.batch_size == 3
 
 
 def test_another_recipe_can_be_the_base(convert, repository):

@@ -119,7 +119,7 @@ def _run(statement: ast.stmt, found: ConfigValues, path: Path) -> None:
             raise _Unread(statement)
     except (_Unread, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         node = error.node if isinstance(error, _Unread) else statement
-        for name in _touched(statement):
+        for name in _touched(statement) - set(found.unread):  # the first reason is the reason
             found.unread[name] = (f"{path}:{node.lineno}: '{name}' depends on "
                                   f"'{_text(node)}', which is not followed")
 

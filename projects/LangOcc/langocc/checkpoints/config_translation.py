@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Tuple, Union
 from mmengine.config import Config
 
 from .config_reading import ConfigValues
+from .schedule_translation import set_schedule
 
 DETECTOR = 'BEVStereo4DOCC'
 # Parts whose config stands here as it does there, by its type there.
@@ -43,8 +44,7 @@ def translate(source: ConfigValues, base: Config) -> Tuple[Dict[str, Any], List[
                          'networks than BEVDet\'s occupancy network are not converted')
     cfg = copy.deepcopy(base.to_dict())
     notes = _set_model(cfg['model'], model, _require(source, 'grid_config'))
-    _set_data(cfg, source)
-    notes += _set_schedule(cfg, source)
+    notes += _set_data(cfg, source) + set_schedule(cfg, source)
     read = {'model', 'grid_config', 'data_config', 'bda_aug_conf', 'multi_adj_frame_id_cfg',
             'optimizer', 'optimizer_config', 'lr_config', 'runner', 'data', 'load_from'}
     left = sorted((set(source.values) | set(source.unread)) - read)
@@ -142,8 +142,8 @@ def _scoped(kind: str) -> str:
     return kind if '.' in kind else f'mmdet.{kind}'
 
 
-def _set_data(cfg: dict, source: ConfigValues) -> None:
-    """Image and BEV augmentation, cameras and frames, in pipelines and data sets."""
+def _set_data(cfg: dict, source: ConfigValues) -> List[str]:
+    """Image and BEV augmentation, cameras and frames, in pipelines and data sets; batch size."""
     data_config, grid_config = _require(source, 'data_config'), source.get('grid_config')
     bev = source.get('bda_aug_conf')
     frames = tuple(_require(source, 'multi_adj_frame_id_cfg'))
@@ -160,35 +160,13 @@ def _set_data(cfg: dict, source: ConfigValues) -> None:
         cfg[loader]['dataset'].update(multi_adj_frame_id_cfg=frames)
         if data_config.get('cams'):
             cfg[loader]['dataset']['camera_names'] = list(data_config['cams'])
-    samples = (source.get('data') or {}).get('samples_per_gpu') if 'data' not in source.unread \
-        else None
-    if samples:
-        cfg['train_dataloader']['batch_size'] = samples
-
-
-def _set_schedule(cfg: dict, source: ConfigValues) -> List[str]:
-    """Optimizer, clipping, warm-up and steps, epochs."""
-    wrapper, notes = cfg['optim_wrapper'], []
-    if source.get('optimizer'):
-        wrapper['optimizer'] = dict(source.get('optimizer'))
-    clip = (source.get('optimizer_config') or {}).get('grad_clip')
-    if clip:
-        wrapper['clip_grad'] = dict(clip)
-    epochs = (source.get('runner') or {}).get('max_epochs')
-    if epochs:
-        cfg['max_epochs'] = cfg['train_cfg']['max_epochs'] = epochs
-        cfg['train_cfg']['val_interval'] = epochs
-    schedule = source.get('lr_config')
-    if schedule and schedule.get('policy') == 'step':
-        warm = dict(type='LinearLR', start_factor=schedule.get('warmup_ratio', 0.1), begin=0,
-                    end=schedule.get('warmup_iters', 0), by_epoch=False)
-        steps = schedule['step'] if isinstance(schedule['step'], (list, tuple)) else [
-            schedule['step']]
-        steps = [step for step in steps if not epochs or step < epochs]
-        cfg['param_scheduler'] = ([warm] if schedule.get('warmup') else []) + ([dict(
-            type='MultiStepLR', milestones=steps, gamma=schedule.get('gamma', 0.1), by_epoch=True,
-            begin=0, end=epochs or max(steps))] if steps else [])
-    elif schedule:
-        notes.append(f"lr_config with policy '{schedule.get('policy')}' is not converted: the "
-                     'recipe keeps its own param_scheduler')
-    return notes
+    loader, problem = cfg['train_dataloader'], source.unread.get('data')
+    if problem is None:
+        data = source.get('data') or {}
+        samples = (data.get('train_dataloader') or {}).get('samples_per_gpu',
+                                                           data.get('samples_per_gpu'))
+        if isinstance(samples, int) and samples > 0:
+            loader['batch_size'] = samples
+            return []
+        problem = f'data.samples_per_gpu is {samples}'
+    return [f"{problem}: the recipe's batch size of {loader['batch_size']} stays"]

@@ -1,15 +1,16 @@
-"""State dicts of other families -> ours and back, every tensor accounted for."""
+"""State dicts of other families -> ours, every tensor accounted for."""
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor
 
-from .families import FAMILIES, IMAGE_PARTS, Family
+from .families import Family
 from .targets import Target
 
 REDUCER = 'occ_head.reducer.matrix'
 _COUNT = 'num_batches_tracked'  # of a BatchNorm; older files have none
+_WORKS_ON = {4: 'on the BEV plane', 5: 'on volumes'}  # by the dimensions of its convolutions
 
 
 @dataclass
@@ -58,14 +59,17 @@ def to_ours(tensors: Dict[str, Tensor], family: Family, target: Target, where: s
     """
     result = Conversion(family)
     complete = set(family.complete)
-    if family.head and any(name.startswith(family.head) for name in target.shapes):
+    if family.has_head(target.shapes):
         complete.add('occ_head')
     _sort(result, tensors, target, where, complete)
     if target.reducer_dims:
         _take_reducer(result, tensors, target)
-    _look_for_gaps(result, {family.ours(name) for name in tensors}, target, complete)
+    _look_for_gaps(result, {family.ours(name): result.unused.get(name) for name in tensors}, target,
+                   complete)
     if result.wrong and not partial:
-        raise ValueError(_complaint(result.wrong, family, target, where))
+        raise ValueError(complaint(
+            result.wrong, f'{where} ({family.title}) does not fit {target.name}',
+            'Name the config of that network, or --partial to take only what fits'))
     if not result.mapped:
         raise ValueError(f'{where}: no tensor of this {family.title} fits {target.name}')
     return result
@@ -74,22 +78,28 @@ def to_ours(tensors: Dict[str, Tensor], family: Family, target: Target, where: s
 def _sort(result: Conversion, tensors: Dict[str, Tensor], target: Target, where: str,
           complete: Set[str]) -> None:
     """Takes what fits the target."""
+    planes = other_planes({result.family.ours(name): tensor for name, tensor in tensors.items()},
+                          target, result.family)
     for name, tensor in tensors.items():
         reason = result.family.why_dropped(name)
         ours = result.family.ours(name)
+        part = ours.split('.')[0]
         if reason is None:
-            reason = _misfit(ours, tensor, target)
-            if reason is not None and ours.split('.')[0] in complete:
+            reason = planes.get(part) or misfit(ours, tensor, target)
+            if reason is not None and part in complete:
                 result.wrong[name] = reason
         if reason is None:
-            result.take(name, ours, _finite(tensor, name, where))
+            result.take(name, ours, finite(tensor, name, where))
         else:
             result.unused[name] = reason
 
 
-def _look_for_gaps(result: Conversion, offered: Set[str], target: Target,
+def _look_for_gaps(result: Conversion, offered: Dict[str, Optional[str]], target: Target,
                    complete: Set[str]) -> None:
-    """Names of the target that are still empty; ``offered``: our names of what the source has."""
+    """Names of the target that are still empty.
+
+    ``offered``: our names of what the source has -> why it is left out.
+    """
     for name in target.names():
         if name in result.tensors:
             continue
@@ -97,71 +107,33 @@ def _look_for_gaps(result: Conversion, offered: Set[str], target: Target,
             result.tensors[name] = torch.zeros((), dtype=torch.int64)
             result.filled.append(name)
         elif name in offered:
-            result.missing[name] = 'of another shape in the file'
+            reason = offered[name] or ''
+            result.missing[name] = (f"the file's {reason}" if reason.startswith('works ')
+                                    else 'of another shape in the file')
         else:
             result.missing[name] = 'not in the file'
             if name.split('.')[0] in complete:
                 result.wrong[name] = 'missing'
 
 
-def from_ours(tensors: Dict[str, Tensor], family: Family, where: str,
-              reducer_name: Optional[str] = None) -> Conversion:
-    """Our state dict -> another family's.
+def other_planes(tensors: Dict[str, Tensor], target: Target, family: Family) -> Dict[str, str]:
+    """Loose parts of the family that work on the BEV plane where the target's work on volumes, or
+    the other way round -> a reason that says so.
 
-    For 'torchvision' and 'bevdet' this is the part that they have: the backbone, or all that looks
-    at images.
-
-    Args:
-        tensors: ours.
-        family: wanted.
-        where: what errors are about: the file.
-        reducer_name: their name of a reduced model's matrix.
-
-    Raises:
-        ValueError: the model has another head than the family.
+    Of such a part a norm may fit by chance; without its convolutions it means nothing.
     """
-    if family.head and not any(name.startswith(family.head) for name in tensors):
-        heads = sorted({name.split('.')[1] for name in tensors if name.startswith('occ_head.')})
-        raise ValueError(f'{where} cannot become a {family.title}: it has no {family.head}*, its '
-                         f'head has {heads}')
-    result = Conversion(family, reducer_name=reducer_name)
-    for name, tensor in tensors.items():
-        theirs = family.theirs(name)
-        if name == REDUCER and family.name == 'langocc':
-            theirs = reducer_name
-            reason = 'its published name is not known: --reducer-name gives it one'
-        else:
-            reason = f'{family.title} has no such part'
-        if theirs is None:
-            result.unused[name] = reason
-        else:
-            result.take(name, theirs, tensor)
-    if not result.mapped:
-        raise ValueError(f'{where} has nothing of a {family.title}')
-    return result
+    reasons = {}
+    for part in family.loose:
+        here, there = (max((len(shape) for name, shape in shapes.items()
+                            if name.startswith(f'{part}.')), default=0)
+                       for shapes in ({name: tensor.shape for name, tensor in tensors.items()},
+                                      target.shapes))
+        if here != there and {here, there} <= set(_WORKS_ON):
+            reasons[part] = f'works {_WORKS_ON[here]}, {target.name} {_WORKS_ON[there]}'
+    return reasons
 
 
-def check_complete(tensors: Dict[str, Tensor], target: Target, where: str) -> None:
-    """Raises ValueError unless our state dict has just the target's names and shapes."""
-    wrong = {name: reason for name, tensor in tensors.items()
-             if (reason := _misfit(name, tensor, target)) and name != REDUCER}
-    wrong.update({name: 'missing' for name in target.shapes if name not in tensors})
-    if target.reducer_dims and REDUCER not in tensors:
-        wrong[REDUCER] = 'missing'
-    if wrong:
-        raise ValueError(_complaint(wrong, None, target, where))
-
-
-def back_family(tensors: Dict[str, Tensor]) -> Family:
-    """The family whose head our state dict has; the detector's where it has none of them."""
-    for family in FAMILIES.values():
-        if family.head and any(name.startswith(family.head) for name in tensors):
-            return family
-    return FAMILIES['bevdet' if any(name.startswith(f'{part}.') for name in tensors
-                                    for part in IMAGE_PARTS[1:]) else 'torchvision']
-
-
-def _misfit(name: str, tensor: Tensor, target: Target) -> Optional[str]:
+def misfit(name: str, tensor: Tensor, target: Target) -> Optional[str]:
     """Why a tensor cannot become the target's ``name``; None where it can."""
     if name not in target.shapes:
         return f'no such tensor in {target.name}'
@@ -190,18 +162,16 @@ def _is_reducer(tensor: Tensor, target: Target) -> bool:
     return tensor.ndim == 2 and dims in tensor.shape and max(tensor.shape) > dims
 
 
-def _finite(tensor: Tensor, name: str, where: str) -> Tensor:
+def finite(tensor: Tensor, name: str, where: str) -> Tensor:
+    """The tensor; ValueError where it has NaN or infinite values."""
     if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
         raise ValueError(f'{where}: {name} {tuple(tensor.shape)} has values that are not finite')
     return tensor
 
 
-def _complaint(wrong: Dict[str, str], family: Optional[Family], target: Target, where: str,
-               most: int = 3) -> str:
-    """One line: how many tensors do not fit, the first of them, what to do."""
+def complaint(wrong: Dict[str, str], beginning: str, advice: str, most: int = 3) -> str:
+    """One line: the first of the tensors that do not fit, how many more there are, what to do."""
     listed: List[Tuple[str, str]] = sorted(wrong.items(), key=lambda item: item[1] == 'missing')
     text = '; '.join(f'{name}: {reason}' for name, reason in listed[:most])
     more = f'; and {len(wrong) - most} more' if len(wrong) > most else ''
-    title = f' ({family.title})' if family else ''
-    return (f'{where}{title} does not fit {target.name}: {text}{more}. Name the config of that '
-            'network' + ('' if family is None else ', or --partial to take only what fits'))
+    return f'{beginning}: {text}{more}. {advice}'

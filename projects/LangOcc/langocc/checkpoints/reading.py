@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Dict, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..files import existing_file
+from .families import OUR_HEAD
 
 # Where files of several trainers keep weights; the first one that is there is taken. Averages come
 # first, for they are what is reported. mmengine's EMAHook swaps the two sets when it saves: there
@@ -41,18 +42,35 @@ class Checkpoint:
         key: entry of the file that they lie under; '' where the file is one state dict.
         other_keys: further entries that hold weights.
         conversion: what an earlier conversion noted (:func:`.writing.write_checkpoint`).
+        config: text of the config that it was trained with, as mmengine keeps it; '' where unknown.
     """
     path: Path
     tensors: Dict[str, Tensor]
     key: str = ''
     other_keys: Tuple[str, ...] = ()
     conversion: Dict[str, Any] = field(default_factory=dict)
+    config: str = ''
+
+    @property
+    def colors(self) -> Optional[str]:
+        """'RGB' or 'BGR', the images that a model of ours sees; None where the file does not say.
+
+        A conversion notes it; a training's config has it in the data preprocessor.
+        """
+        if self.conversion.get('colors') in ('RGB', 'BGR'):
+            return self.conversion['colors']
+        preprocessor = re.search(r'data_preprocessor=dict\(([^()]*)', self.config)
+        if preprocessor is None:
+            return None
+        return 'BGR' if re.search(r'\bbgr=True\b', preprocessor[1]) else 'RGB'
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is of this project's layout: by its head, or as a conversion noted it."""
-        return self.conversion.get('layout') == 'ours' or any(
-            name.startswith('occ_head.') for name in self.tensors)
+        """Whether it is of this project's layout: as a conversion noted it, or by the names of its
+        head, every one of which is then this project's."""
+        head = [name for name in self.tensors if name.startswith('occ_head.')]
+        return self.conversion.get('layout') == 'ours' or (
+            bool(head) and all(map(OUR_HEAD.match, head)))
 
 
 def read_checkpoint(path: Union[str, Path], key: str = 'auto') -> Checkpoint:
@@ -87,10 +105,11 @@ def read_checkpoint(path: Union[str, Path], key: str = 'auto') -> Checkpoint:
         raise ValueError(f'{path}: no weights under {asked}; it has {_names(content)}, weights '
                          f'under {sorted(found)}')
     meta = content.get('meta')
-    conversion = meta.get(_METADATA) if isinstance(meta, Mapping) else None
+    meta = meta if isinstance(meta, Mapping) else {}
+    config = meta.get('cfg')
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     return Checkpoint(path, unwrap(tensors), key, tuple(n for n in found if n != key),
-                      dict(conversion or {}))
+                      dict(meta.get(_METADATA) or {}), config if isinstance(config, str) else '')
 
 
 def unwrap(tensors: Dict[str, Tensor]) -> Dict[str, Tensor]:

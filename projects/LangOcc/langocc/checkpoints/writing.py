@@ -3,7 +3,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Union
+from typing import Any, Dict, List, Optional, Union
 
 import torch
 from safetensors.torch import save_file
@@ -43,10 +43,19 @@ def write_checkpoint(path: Union[str, Path], tensors: Dict[str, Tensor],
             torch.save(dict(state_dict=tensors, meta=dict(langocc_conversion=notes)), temporary)
 
 
-def notes_of(conversion: Conversion, source: Path, layout: str) -> Dict[str, Any]:
-    """What a converted file says about where it comes from; ``layout``: 'ours' or 'theirs'."""
+def notes_of(conversion: Conversion, source: Path, layout: str,
+             colors: Optional[str] = None) -> Dict[str, Any]:
+    """What a converted file says about where it comes from.
+
+    Args:
+        conversion, source: what became of which file.
+        layout: 'ours' or 'theirs'.
+        colors: of the images that the result sees, 'RGB' or 'BGR'; None: not known.
+    """
     notes = dict(source=source.name, sha256=_sha256(source), family=conversion.family.name,
                  layout=layout)
+    if colors is not None:
+        notes['colors'] = colors
     if conversion.reducer_name is not None:
         notes['reducer_name'] = conversion.reducer_name
     return notes
