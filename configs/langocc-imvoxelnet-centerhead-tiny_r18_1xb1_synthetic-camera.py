@@ -17,9 +17,9 @@ bbox_head = dict(
     bbox_coder=dict(type='CenterPointBBoxCoder', pc_range=_base_.point_cloud_range[:2],
                     post_center_range=post_center_range, max_num=100, score_threshold=0.1,
                     out_size_factor=1, voxel_size=[cell, cell], code_size=9),
-    separate_head=dict(type='SeparateHead', init_bias=-2.19, final_kernel=3, head_conv=32),
-    # At CenterPoint's weight of 1 its gradient is ten times that of the occupancy, and both are
-    # clipped together.
+    separate_head=dict(type='BiasedSeparateHead', init_bias=-2.19, final_kernel=3, head_conv=32),
+    # A tenth of CenterPoint's: at the start boxes and occupancy then move the shared part about
+    # equally (both are clipped together).
     loss_cls=dict(type='mmdet.GaussianFocalLoss', reduction='mean', loss_weight=0.1),
     loss_bbox=dict(type='mmdet.L1Loss', reduction='mean', loss_weight=0.25),
     norm_bbox=True)

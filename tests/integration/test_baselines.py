@@ -16,6 +16,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from langocc.engine import check_setup
 from langocc.occ3d import OCC3D_CLASSES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'unit'))
@@ -23,7 +24,8 @@ import nusc_factory  # noqa: E402
 
 RECIPES = ['flashocc_r50_4xb4-24e_nus-occ3d', 'flashocc-tiny_r18_1xb1_synthetic',
            'renderocc_r50_4xb4-18e_nus-occ3d', 'renderocc-tiny_r18_1xb1_synthetic',
-           'langocc-pseudo_r50_4xb4-18e_nus-occ3d', 'langocc-tiny_r18_1xb1_synthetic-camera-depth']
+           'langocc-pseudo_r50_4xb4-18e_nus-occ3d', 'langocc-pseudo-tiny_r18_1xb1_synthetic',
+           'langocc-tiny_r18_1xb1_synthetic-camera-depth']
 GRID, HALF = (24, 24, 16), 4.8  # cells of 0.4 m, metres
 WIDTHS = ('numC_input', 'num_channels', 'in_channels', 'out_channels', 'feat_channels',
           'base_channels', 'stem_channels', 'aspp_mid_channels')
@@ -131,6 +133,8 @@ def test_two_steps_and_a_prediction(recipe, load):
     test = DATASETS.build(cfg.test_dataloader.dataset)
     evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = test.metainfo
+    check_setup(model, dataset)
+    check_setup(model, test, evaluator.metrics)
     sample, = model.eval().test_step(pseudo_collate([test[1]]))
     assert sample.pred_occ.semantics.shape == GRID
     assert 0 <= sample.pred_occ.semantics.max() <= 17
@@ -139,6 +143,34 @@ def test_two_steps_and_a_prediction(recipe, load):
     assert 0 <= scores['geo_IoU'] <= 100
     if 'synthetic' in recipe:
         assert 0 <= scores['RayIoU'] <= 100
+
+
+def test_stored_labels_are_learned(load, root, tmp_path):
+    """Road below and building above, four metres away: losses fall, that is predicted."""
+    cfg = load('langocc-pseudo-tiny_r18_1xb1_synthetic')
+    prepare, = [step for step in cfg.train_dataloader.dataset.pipeline
+                if step.type == 'PrepareRays']
+    for folder, maps, source in (
+            ('labels', np.repeat(np.array([[15], [11]], np.uint8), 16, 1), prepare.teacher),
+            ('depth', np.full((2, 16), 4 * 256, np.uint16), prepare.depth)):
+        (tmp_path / folder).mkdir()
+        source.root = str(tmp_path / folder)
+        for path in (root / 'pseudo_labels').glob('*.png'):
+            Image.fromarray(maps).save(tmp_path / folder / path.name)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).train()
+    model.init_weights()
+    dataset, wrapper = DATASETS.build(cfg.train_dataloader.dataset), build_optim_wrapper(
+        model, cfg.optim_wrapper)
+    logs = [model.train_step(pseudo_collate([dataset[0]]), wrapper) for _ in range(40)]
+    for name in ('loss_semantic', 'loss_depth'):
+        values = [log[name].item() for log in logs]
+        assert np.mean(values[-5:]) < 0.6 * np.mean(values[:3]), (name, values)
+    batch = model.data_preprocessor(pseudo_collate([dataset[0]]), False)
+    with torch.no_grad():
+        semantics = model.eval()(**batch, mode='predict')[0].pred_occ.semantics
+    assert {11, 15} & set(semantics.unique().tolist()) and (semantics == 17).any()
 
 
 def test_a_missing_map_and_a_foreign_class_stop_the_training(load, root):

@@ -1,4 +1,6 @@
-"""Recipes with LangOccHead on other trunks: built by config alone, two steps, a prediction."""
+"""Recipes with LangOccHead on other trunks: built by config alone, they learn and predict."""
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,21 +49,26 @@ def make_batch(num_rays=120):
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_two_steps_and_a_prediction(name, repository, data_roots):
+def test_losses_of_one_batch_fall_and_a_prediction(name, repository, data_roots):
+    torch.manual_seed(0)
     model = MODELS.build(load(repository, name).model)
     model.init_weights()
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(2):
-        data = model.data_preprocessor(make_batch(), True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    batch, logs = make_batch(), []
+    for _ in range(8):
+        data = model.data_preprocessor(copy.deepcopy(batch), True)
         loss, log = model.parse_losses(model(**data, mode='loss'))
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5)
         optimizer.step()
-        losses.append(loss.detach())
-    assert torch.isfinite(torch.stack(losses)).all()
+        logs.append({key: float(value) for key, value in log.items()})
     assert 'loss_lang' in log and ('task0.loss_heatmap' in log) == ('centerhead' in name)
+    for task in ('loss_', 'task0.'):  # of the head; of the detector
+        first, *_, last = [sum(value for key, value in log.items() if key.startswith(task))
+                           for log in logs]
+        assert last < 0.85 * first or first == 0, (task, logs)
     backbone = model.get_submodule(RECIPES[name])
     assert all(p.grad.any() for n, p in backbone.named_parameters() if 'conv1.weight' in n)
     for module in (model.occ_head.density_decoder, model.occ_head.language_decoder):
@@ -89,6 +96,15 @@ def test_recipes_differ_from_the_camera_recipe_in_the_trunk_alone(name, reposito
     ours = [t.type for t in base.train_dataloader.dataset.pipeline
             if t.get('name') != 'image_rays']  # these trunks have no image head
     assert pipeline == ours[:-1] + extra + ours[-1:]
+
+
+def test_boxes_start_quietly(repository, data_roots):
+    """The recipe's heatmap begins at the bias that it asks for."""
+    cfg = load(repository, 'imvoxelnet-centerhead').model.detector.bbox_head
+    head = MODELS.build(dict(cfg, train_cfg=None, test_cfg=None))
+    head.init_weights()
+    for task in head.task_heads:
+        assert (task.heatmap[-1].bias == cfg.separate_head.init_bias).all()
 
 
 def test_the_tasks_have_one_order_of_classes(repository, data_roots):

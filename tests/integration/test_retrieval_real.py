@@ -65,15 +65,15 @@ def info_of(dataset, token):
 
 
 def coarse_field():
-    """Head and field of 4 x 4 x 1.6 m voxels over Occ3D's range, 6 numbers a feature."""
+    """Float64 head and field of 4 x 4 x 1.6 m voxels over Occ3D's range, 6 numbers a feature."""
     torch.manual_seed(0)
     head = MODELS.build(dict(
         type='LangOccHead', in_channels=4, feat_channels=8,
         grid=dict(point_cloud_range=OCC3D_RANGE, voxel_size=SIZE),
         density_decoder=dict(type='DensityDecoder', hidden_channels=8),
         decoders=dict(lang=dict(type='LanguageDecoder', embed_dims=6, hidden_channels=8)),
-        renderer=dict(type='VolumeRenderer'), losses=dict())).eval()
-    return head, head(3 * torch.randn(1, 4, 4, 20, 20))
+        renderer=dict(type='VolumeRenderer'), losses=dict())).eval().double()
+    return head, head(3 * torch.randn(1, 4, 4, 20, 20).double())
 
 
 @pytest.mark.parametrize('variant', ['langocc', 'pop3d'])
@@ -101,8 +101,8 @@ def test_all_queries_against_a_plain_program(pandaset_root, dataset, variant):
                          SIZE, volume, text[0].double().tolist(), variant)
         for key, value in zip(('visible', 'all'), expected):
             assert (row[key] is None) == (value is None)
-            if value is not None:  # float32 may swap neighbours
-                assert row[key] == pytest.approx(value, abs=0.05)
+            if value is not None:
+                assert row[key] == pytest.approx(value, abs=1e-9)
                 positives += 1
     assert positives > 28
 

@@ -33,6 +33,15 @@ def test_labels_refuse_rotation_and_scale(tiny_dataset, conf):
         LoadOccGTFromFile(GRID_SHAPE)(BEVAug(conf)(tiny_dataset.get_data_info(0)))
 
 
+def test_labels_say_where_they_lie(tiny_dataset):
+    info = tiny_dataset.get_data_info(0)
+    place = (-20, -20, -2, 20, 20, 6)
+    occ = LoadOccGTFromFile(GRID_SHAPE, place)(dict(info))['gt_occ']
+    assert occ.point_cloud_range == place
+    assert 'point_cloud_range' not in LoadOccGTFromFile(GRID_SHAPE)(info)['gt_occ']
+    assert LoadOccGTFromFile().point_cloud_range == (-40, -40, -1, 40, 40, 5.4)  # Occ3D's shape
+
+
 def test_bad_labels_are_named(tiny_dataset):
     info = tiny_dataset.get_data_info(0)
     path = info['occ_path']

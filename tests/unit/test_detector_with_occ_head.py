@@ -34,7 +34,8 @@ CENTER_HEAD = dict(
     bbox_coder=dict(type='CenterPointBBoxCoder', pc_range=RANGE[:2], max_num=20, code_size=9,
                     post_center_range=[-9, -9, -9, 9, 9, 9], score_threshold=0.,
                     out_size_factor=1, voxel_size=[2., 2.]),
-    separate_head=dict(type='SeparateHead', init_bias=-2.19, final_kernel=3, head_conv=8))
+    separate_head=dict(type='BiasedSeparateHead', init_bias=-2.19, final_kernel=3,
+                       head_conv=8))
 IMVOXELNET = dict(
     type='MultiViewImVoxelNet', data_preprocessor=dict(type='OccDataPreprocessor'),
     backbone=dict(type='mmdet.ResNet', depth=18, base_channels=8, stem_channels=8, num_stages=4,
@@ -217,6 +218,40 @@ def test_two_tasks_share_one_pass():
     assert [tuple(s.pred_occ.semantics.shape) for s in samples] == [(8, 6, 4)] * 2
     assert samples[0].pred_instances_3d.bboxes_3d.tensor.shape[1] == 9
     assert len(outputs) == 3 and outputs[1].shape == (2, 8, 4, 6, 8)
+
+
+def test_heatmaps_start_at_their_bias():
+    """Which mmdet3d's own task head never does: there the loss is many times as loud."""
+    plain = dict(CENTER_HEAD, separate_head=dict(CENTER_HEAD['separate_head'],
+                                                 type='SeparateHead'))
+    losses = {}
+    for name, head in (('biased', CENTER_HEAD), ('plain', plain)):
+        model = build(dict(neck_3d=TWO_STAGES, bbox_head=head, train_cfg=TRAIN_CFG,
+                           test_cfg=TEST_CFG), volume=dict(module='neck_3d.0', order='xyz'),
+                      without=())
+        bias = model.detector.bbox_head.task_heads[0].heatmap[-1].bias
+        assert (bias == -2.19).all() == (name == 'biased')
+        losses[name] = step(model, make_batch(1))['task0.loss_heatmap']
+    assert losses['biased'] < losses['plain'] / 3
+
+
+@pytest.mark.parametrize('make', [build, two_tasks])
+def test_training_lowers_every_loss(make):
+    """One batch: rays ahead and behind render two words, boxes stay where they are."""
+    model, batch = make(), make_batch(1)
+    rays = batch['data_samples'][0].gt_rays
+    rays.targets['lang_feats'] = F.one_hot((rays.directions[:, 0] > 0).long(), 5).float()
+    model.train()
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=5e-3), []
+    for _ in range(40):
+        losses.append(run(model, batch, 'loss'))
+        optimizer.zero_grad()
+        model.parse_losses(losses[-1])[0].backward()
+        optimizer.step()
+    taught = [name for name in losses[0] if 'loss' in name]
+    assert len(taught) == (1 if make is build else 3)
+    for name in taught:
+        assert losses[-1][name] < 0.5 * losses[0][name], name
 
 
 def test_both_tasks_teach_the_shared_part_and_none_the_others_head():

@@ -187,6 +187,11 @@ def test_wrong_settings_and_labels_are_named():
     with pytest.raises(ValueError, match=r'sample0: gt_occ.semantics has shape \(4, 6, 2\), '
                                          r'expected \(6, 4, 2\)'):
         head.loss(feats, [make_sample(shape=(4, 6, 2))])
+    sample.gt_occ.set_metainfo(dict(point_cloud_range=[-3, -2, -3, 3, 2, -1]))
+    with pytest.raises(ValueError, match=r'sample0: not one place: gt_occ in .*-3.0, 3.0, 2.0, '
+                                         r'-1.0\] m, the grid of the head in .*3.0, 2.0, 1.0\] m'):
+        head.loss(feats, [sample])
+    sample = make_sample()
     sample.gt_occ.semantics[sample.gt_occ.mask_camera] = 18
     with pytest.raises(ValueError, match=r'sample0.*classes from 18 to 18, expected \[0, 18\)'):
         head.loss(feats, [sample])

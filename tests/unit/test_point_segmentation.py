@@ -199,6 +199,13 @@ def test_what_is_missing_or_wrong_is_named(tiny_root):
         metric().process(None, labelled(0, 1, 2))
     with pytest.raises(ValueError, match=r'prediction has shape \(10, 10, 2\), truth \(20, 20, 4'):
         metric(voxel_size=4.).process(points, labelled(0, 1, 2))
+    rays = dict(type='RayIoUMetric', point_cloud_range=[*RANGE[:2], -1, *RANGE[3:5], 7],
+                voxel_size=SIZE)
+    with pytest.raises(ValueError, match=r'points in .*-2.0, .*6.0\] m, RayIoUMetric in .*-1.0, '):
+        metric(metrics=rays)
+    with pytest.raises(ValueError, match='points vote in cells of 2 m, RayIoUMetric has .* 4 m'):
+        metric(metrics=dict(rays, point_cloud_range=RANGE, voxel_size=4.))
+    metric(metrics=dict(rays, point_cloud_range=RANGE))
     with pytest.raises(ValueError, match='needs metrics'):
         metric(metrics=[])
     twice = metric(metrics=[dict(type='OccMetric')] * 2)

@@ -13,7 +13,7 @@ from mmengine.evaluator import Evaluator
 from langocc.datasets.geometry import lidar_to_global
 from langocc.datasets.key_frames import KeyFrames, read_infos
 from langocc.datasets.lidar_origins import LidarOrigins
-from langocc.evaluation import RayIoUMetric
+from langocc.evaluation import OccMetric, RayIoUMetric
 from langocc.evaluation.ray_iou import (
     RayHits, cast_rays, count_rays, ray_directions, ray_ious, select_origins
 )
@@ -208,6 +208,30 @@ def test_bad_input_names_the_sample(street):
         RayIoUMetric(thresholds=[0])
     with pytest.raises(ValueError, match='whole number of cells of 0.3 m'):
         RayIoUMetric(voxel_size=0.3)
+
+
+def test_grids_of_one_shape_in_two_places_are_refused(street, tmp_path):
+    above, name = [-40, -40, -3, 40, 40, 3.4], r'\[-40.0, -40.0, -3.0, 40.0, 40.0, 3.4\] m'
+    occ3d = r'\[-40.0, -40.0, -1.0, 40.0, 40.0, 5.4\] m'
+    for part, whose in (('gt_occ', 'the labels'), ('pred_occ', 'the prediction')):
+        sample = make_sample('t9', street, street)
+        getattr(sample, part).set_metainfo(dict(point_cloud_range=above))
+        with pytest.raises(ValueError, match=f't9: not one place: {whose} in {name}, RayIoUMetric '
+                                             f'in {occ3d}'):
+            score(sample)
+        assert score(sample, point_cloud_range=above)['RayIoU'] == 100
+    # OccMetric has no grid of its own: labels from a file of Occ3D's shape are Occ3D's, unless the
+    # data set says otherwise.
+    del sample.gt_occ
+    np.savez(tmp_path / 'labels.npz', semantics=street, mask_camera=street < 18,
+             mask_lidar=street < 18)
+    sample.set_metainfo(dict(occ_path=str(tmp_path / 'labels.npz')))
+    metric = OccMetric()
+    with pytest.raises(ValueError, match=f'the labels in {occ3d}, the prediction in {name}'):
+        metric.process(None, [sample.to_dict()])
+    metric.dataset_meta = dict(point_cloud_range=above)
+    metric.process(None, [sample.to_dict()])
+    assert metric.evaluate(1)['geo_IoU'] == 100
 
 
 def test_origins_come_with_the_samples(tiny_dataset, tiny_root):

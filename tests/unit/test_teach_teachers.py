@@ -46,14 +46,24 @@ def test_an_image_returns_its_own_pixels_and_a_ramp_is_exact():
     np.testing.assert_allclose(shifted, pixels[:, 0], atol=1e-5)
 
 
-def test_parity_is_grid_sample_of_the_published_rule():
-    values = torch.randn(3, 5, 7)
+def test_parity_is_grid_sample_of_the_published_rule(tmp_path):
+    values = torch.rand(3, 5, 7)
     pixels = torch.rand(50, 2) * torch.tensor([32., 14.]) + 3
     grid = pixels / torch.tensor([40., 20.]) * 2 - 1
     expected = F.grid_sample(values[None], grid[None, None], align_corners=False,
                              padding_mode='border')[0, :, 0].T
     out = sample_map(values.numpy(), pixels.numpy(), (40, 20), parity_half_pixel=True)
     np.testing.assert_allclose(out, expected.numpy(), atol=1e-5)
+    # The teachers hand the switch on, and read elsewhere without it.
+    np.savez(tmp_path / 'abc.npz', probs=values.numpy())
+    for parity in (True, False):
+        maps = FeatureMapTeacher(tmp_path, embed_dims=3, parity_half_pixel=parity)
+        probs = ProbabilityTeacher(tmp_path, RandomText(), ('road', 'car', 'sky'),
+                                   background=False, parity_half_pixel=parity)
+        for found, theirs in (
+                (maps.features(INFO, 'CAM', pixels), F.normalize(expected, dim=1)),
+                (probs.probabilities(INFO, 'CAM', pixels), F.normalize(expected, 1, dim=1))):
+            assert torch.allclose(found, theirs, atol=1e-5) == parity
 
 
 @pytest.mark.parametrize('pixel', [(-0.6, 3), (3, 19.6), (np.nan, 1)])

@@ -3,7 +3,9 @@ import math
 
 import pytest
 import torch
+from test_net_view_transform import make_rig, make_transformer
 
+from langocc.models.view_transforms import StereoReference
 from voxelrender import VoxelGrid, lift_splat, sparse_product, stereo_cost_volume
 from voxelrender.ops import LiftGeometry
 
@@ -207,6 +209,14 @@ def test_published_invalid_takes_true_zeros_for_outside():
     probs = stereo_cost_volume(feats, feats, far, torch.tensor([1., 100.]), (2, 4),
                                published_invalid=True)
     assert probs[0, 0, 0, 0] < 1 / (1 + math.exp(5.))
+    # The view transformer hands its switch on.
+    current = torch.randn(1, 2, 8, 16, 24)
+    previous = current.clone()
+    previous[:, :, 4, :, 12:] = 0
+    stereo = StereoReference(previous, current, make_rig(forward=-1.))
+    volumes = [make_transformer('LSSViewTransformerBEVStereo', published_invalid=switch)
+               ._cost_volume(make_rig(), stereo) for switch in (False, True)]
+    assert not torch.allclose(*volumes, atol=1e-2)
 
 
 def test_cost_volume_carries_no_gradient_and_names_shapes():

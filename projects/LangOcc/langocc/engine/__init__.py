@@ -11,9 +11,11 @@ from .hooks import RayCountHook
 from .initialization import BackboneInit
 from .loops import SkippingIterBasedTrainLoop
 from .runner import build_runner
+from .setup_check import SetupCheckHook, check_setup
 from .visualization_hook import OccVisualizationHook
 
 __all__ = ['BackboneInit', 'CheckpointError', 'ExactCheckpointHook', 'OccVisualizationHook',
-           'RayCountHook', 'SkippingIterBasedTrainLoop', 'WarmupEMA', 'add_runner_arguments',
-           'allow_mmengine_checkpoints', 'build_runner', 'load_exactly', 'read_config', 'set_amp',
-           'set_auto_scale_lr', 'set_checkpoint', 'set_resume', 'set_work_dir']
+           'RayCountHook', 'SetupCheckHook', 'SkippingIterBasedTrainLoop', 'WarmupEMA',
+           'add_runner_arguments', 'allow_mmengine_checkpoints', 'build_runner', 'check_setup',
+           'load_exactly', 'read_config', 'set_amp', 'set_auto_scale_lr', 'set_checkpoint',
+           'set_resume', 'set_work_dir']

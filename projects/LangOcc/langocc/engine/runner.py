@@ -7,9 +7,11 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .setup_check import SetupCheckHook
+
 
 def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
-    """An mmengine runner for ``cfg``.
+    """An mmengine runner for ``cfg``, which looks at its set-up first (:class:`SetupCheckHook`).
 
     A training that is resumed takes :class:`SkippingIterBasedTrainLoop` for mmengine's
     ``IterBasedTrainLoop``, which would first load all that was trained on again.
@@ -30,7 +32,9 @@ def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
         wrapper = dict(type='MMDistributedDataParallel', device_ids=None)
         wrapper.update(cfg.get('model_wrapper_cfg') or {})
         cfg.model_wrapper_cfg = wrapper
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(SetupCheckHook())
+    return runner
 
 
 def _init_gloo(launcher: str) -> None:

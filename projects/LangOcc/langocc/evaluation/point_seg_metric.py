@@ -10,6 +10,7 @@ from mmengine.evaluator import BaseMetric
 
 from ..datasets.key_frames import KeyFrames
 from ..occ3d import OCC3D_RANGE
+from ..structures import check_one_place
 from .grid_shape import VOXEL_SIZE, grid_shape
 from .point_segmentation import classes_of_labels, occ_classes, points_in_key_ego, vote_occupancy
 from .sample_metric import to_numpy
@@ -39,7 +40,8 @@ class PointSegOccMetric(BaseMetric):
 
     Raises:
         FileNotFoundError: no such infos.
-        ValueError: no metric, a class that is not known, or a range of no whole number of cells.
+        ValueError: no metric, one on another grid, a class that is not known, or a range of no
+            whole number of cells.
     """
     META_KEYS = ('token', 'scene_name', 'ego2global', 'lidar_points', 'lidar_origins', 'occ_path')
 
@@ -61,9 +63,21 @@ class PointSegOccMetric(BaseMetric):
         self.class_mapping = class_mapping
         self._table = None if classes is None else occ_classes(classes, class_mapping)
         self._frames = None if ann_file is None else KeyFrames(ann_file, data_root)
-        self.low = tuple(float(edge) for edge in point_cloud_range[:3])
+        self.point_cloud_range = tuple(float(edge) for edge in point_cloud_range)
         self.voxel_size = float(voxel_size)
         self.grid_shape = grid_shape(point_cloud_range, self.voxel_size)
+        for metric in self.metrics:
+            self._check_grid(metric)
+
+    def _check_grid(self, metric: BaseMetric) -> None:
+        """Raises ValueError where a metric has a grid of its own, another one."""
+        name = type(metric).__name__
+        check_one_place({'the votes of points': self.point_cloud_range,
+                         name: getattr(metric, 'point_cloud_range', None)}, 'PointSegOccMetric')
+        size = getattr(metric, 'voxel_size', self.voxel_size)
+        if abs(size - self.voxel_size) > 1e-6:
+            raise ValueError(f'PointSegOccMetric: points vote in cells of {self.voxel_size:g} m, '
+                             f'{name} has cells of {size:g} m: set voxel_size of both')
 
     @property
     def dataset_meta(self) -> Optional[dict]:
@@ -127,11 +141,13 @@ class PointSegOccMetric(BaseMetric):
                            'point segmentation?')
         try:
             classes = classes_of_labels(to_numpy(prediction['pts_semantic_mask']), self._classes())
-            semantics = vote_occupancy(points_in_key_ego(points, info), classes, self.low,
-                                       self.voxel_size, self.grid_shape)
+            semantics = vote_occupancy(points_in_key_ego(points, info), classes,
+                                       self.point_cloud_range[:3], self.voxel_size,
+                                       self.grid_shape)
         except ValueError as error:
             raise ValueError(f'{where}: {error}') from error
-        occupancy = dict(info, pred_occ=dict(semantics=semantics))
+        occupancy = dict(info, pred_occ=dict(
+            semantics=semantics, point_cloud_range=self.point_cloud_range))
         if sample.get('gt_occ') is not None:
             occupancy['gt_occ'] = sample['gt_occ']
         return occupancy

@@ -73,8 +73,8 @@ class RayIoUMetric(SampleMetric):
 
         Raises:
             KeyError: prediction, truth, origins or token is missing.
-            ValueError: prediction, truth and grid differ in shape, a predicted class is unknown, or
-                the origins are no positions.
+            ValueError: prediction, truth and grid differ in shape or place, a predicted class is
+                unknown, or the origins are no positions.
             TypeError: labels are not integers.
         """
         for sample in data_samples:

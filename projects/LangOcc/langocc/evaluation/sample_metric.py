@@ -4,12 +4,14 @@ Legend: X, Y, Z grid cells.
 """
 import os
 import sys
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
+from ..occ3d import range_of_labels
+from ..structures import check_one_place
 from .occ_files import load_occupancy
 
 _TRUTH_FIELDS = ('semantics', 'mask_camera', 'mask_lidar')
@@ -18,10 +20,17 @@ _TRUTH_FIELDS = ('semantics', 'mask_camera', 'mask_lidar')
 class SampleMetric(BaseMetric):
     """Rows keyed by token; prediction and truth of a sample.
 
+    Predictions and labels of one shape that lie in different places are refused, where both say
+    where they lie: heads do, and labels by LoadOccGTFromFile. Labels that the metric reads itself
+    lie in the range that the data set's ``metainfo`` gives as ``point_cloud_range``, else in
+    Occ3D's where they have its shape.
+
     Args:
         data_root: folder that a relative metainfo ``occ_path`` is below.
         collect_device, prefix, collect_dir: see mmengine's BaseMetric.
     """
+    # Range of the metric's own grid, metres; None: it counts voxels, wherever they are.
+    point_cloud_range: Optional[Sequence[float]] = None
 
     def __init__(self,
                  data_root: Optional[str] = None,
@@ -73,16 +82,27 @@ class SampleMetric(BaseMetric):
         Raises:
             KeyError: the sample has neither, or the truth has no ``semantics``.
             FileNotFoundError: there is no such file.
+            ValueError: prediction, truth and metric are not one place.
         """
-        truth = sample.get('gt_occ')
+        truth, place = sample.get('gt_occ'), None
         if truth is not None:
+            place = truth.get('point_cloud_range')
             truth = {key: to_numpy(truth[key]) for key in _TRUTH_FIELDS if key in truth}
         elif sample.get('occ_path') is None:
             raise KeyError(f"sample {token} has neither 'gt_occ' nor 'occ_path' to score against")
         else:
             truth = self._read_truth(os.path.join(self.data_root or '', sample['occ_path']), token)
-        self.required(truth, 'semantics', f'truth of sample {token}')
+        semantics = self.required(truth, 'semantics', f'truth of sample {token}')
+        if sample.get('gt_occ') is None:
+            place = self.place_of_files(semantics.shape)
+        check_one_place({'the labels': place,
+                         'the prediction': (sample.get('pred_occ') or {}).get('point_cloud_range'),
+                         type(self).__name__: self.point_cloud_range}, f'sample {token}')
         return truth
+
+    def place_of_files(self, shape: Sequence[int]) -> Optional[Sequence[float]]:
+        """Range of labels (X, Y, Z) that are read here, metres; None where nobody knows it."""
+        return (self.dataset_meta or {}).get('point_cloud_range', range_of_labels(shape))
 
     def _read_truth(self, path: str, token: str) -> Dict[str, np.ndarray]:
         try:

@@ -1,5 +1,5 @@
 """Occupancy that leaves (or enters) the model: (X, Y, Z), key ego frame, Occ3D's class indices."""
-from typing import Any, Optional, Tuple, Type, Union
+from typing import Any, Mapping, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ class OccData(BaseDataElement):
         mask_camera: bool, voxels some camera observes.
         mask_lidar: bool, voxels some LiDAR sweep observes.
 
-    Further fields (scores, densities) may be added and are not checked.
+    Further fields (scores, densities) may be added and are not checked. The metainfo
+    ``point_cloud_range`` (x0, y0, z0, x1, y1, z1 in metres), where there is one, says where the
+    voxels lie: heads and metrics refuse labels of another place.
 
     Raises:
         TypeError: one of the three is no tensor or array.
@@ -46,3 +48,23 @@ class OccData(BaseDataElement):
             if shape != tuple(value.shape):
                 raise ValueError(f'OccData.{name} has shape {tuple(value.shape)}, '
                                  f'{other} has {shape}')
+
+
+def check_one_place(places: Mapping[str, Optional[Sequence[float]]], where: str) -> None:
+    """Whether grids of one shape are one grid.
+
+    Args:
+        places: whose grid -> its range, metres; None where nobody knows it.
+        where: begins the message.
+
+    Raises:
+        ValueError: two ranges differ by more than 1 mm; all are named.
+    """
+    known = {name: [float(edge) for edge in place] for name, place in places.items()
+             if place is not None}
+    if any(abs(low - high) > 1e-3 for low, high in
+           ((min(edges), max(edges)) for edges in zip(*known.values()))):
+        raise ValueError(f'{where}: not one place: '
+                         + ', '.join(f'{name} in {place} m' for name, place in known.items())
+                         + '. Give all the point_cloud_range of the label files; '
+                         'LoadOccGTFromFile(point_cloud_range=) says which one that is')

@@ -136,7 +136,7 @@ def write_pseudo_depth(root: Union[str, Path], splits: Sequence[str] = ('train',
     unknown = set(splits) - set(SPLITS)
     if unknown:
         raise ValueError(f'splits {sorted(unknown)} are unknown, expected some of {SPLITS}')
-    _claim(root / FOLDER / 'errors.json', asdict(errors))
+    claim_maps(root / FOLDER / 'errors.json', asdict(errors))
     scenes = [scene for scene in settings.scenes() if scene.split in splits]
     make, results = partial(_make_scene, root, errors), []
     if workers <= 1:
@@ -162,8 +162,12 @@ def read_settings(root: Path) -> Settings:
     return Settings(image_size=tuple(found['image_size']), **{name: found[name] for name in names})
 
 
-def _claim(path: Path, wanted: Dict[str, float]) -> None:
-    """Writes the errors into a new folder, or compares them with those that are there."""
+def claim_maps(path: Path, wanted: Dict[str, float]) -> None:
+    """Writes the errors into a new folder, or compares them with those that are there.
+
+    Raises:
+        ValueError: they are others.
+    """
     if not path.is_file():
         write_json(path, wanted, indent=2)
     elif json.loads(path.read_text(encoding='utf-8')) != wanted:

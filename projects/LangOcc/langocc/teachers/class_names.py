@@ -4,6 +4,7 @@ from typing import List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from ..occ3d import FREE_CLASS, OCC3D_CLASSES
 from .text import nearest_names
 
 
@@ -72,3 +73,36 @@ def class_demands(targets: Sequence[str], mask_dynamic: bool) -> List[str]:
     """Which of PrepareRays' targets and ``mask_dynamic`` need somebody's classes."""
     wants = [name for name in ('classes', 'sky') if name in targets]
     return wants + ['mask_dynamic'] * mask_dynamic
+
+
+def check_numbering(names: Sequence[str], num_classes: int, owner: str) -> None:
+    """Whether classes are numbered as a decoder that learns them numbers its own.
+
+    Decoder and metric know numbers only. A decoder of 17 classes has Occ3D's, in Occ3D's order; one
+    of another number has those of ``names``, whatever they are. Names beyond ``num_classes`` (sky)
+    are not the decoder's.
+
+    Args:
+        names: the classes, by number.
+        num_classes: of the decoder.
+        owner: whose they are, for errors.
+
+    Raises:
+        ValueError: fewer names than ``num_classes``; or, for 17, one of Occ3D's names is not at
+            Occ3D's number.
+    """
+    if len(names) < num_classes:
+        raise ValueError(f'{owner} has {len(names)} class_names {list(names)}, the decoder that is '
+                         f'taught by them {num_classes}: name them all, with [] in label_ids for '
+                         'those that the labels have not')
+    if num_classes != FREE_CLASS:
+        return
+    expected = OCC3D_CLASSES[:FREE_CLASS]
+    moved = [f'{name!r} is {number}, expected {expected.index(name)}'
+             for number, name in enumerate(names)
+             if name in expected and expected.index(name) != number]
+    if moved:
+        raise ValueError(f'{owner}: the order of class_names is the numbering of the classes, and '
+                         f"for a decoder of 17 classes that is Occ3D's: {', '.join(moved)}. Keep "
+                         f'{list(expected)}, then sky or what else there is; classes of your own '
+                         'need names that are not among these')

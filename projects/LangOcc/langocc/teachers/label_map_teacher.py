@@ -26,7 +26,8 @@ class LabelMapTeacher(Teacher):
     Args:
         root: Folder of the files.
         class_names: The C classes, by number in the files unless ``label_ids`` says otherwise. For
-            a decoder of Occ3D's classes: those 17 in order, then 'sky' or what else there is.
+            a decoder of Occ3D's classes: those 17 in order, then 'sky' or what else there is (see
+            :func:`~langocc.teachers.class_names.check_numbering`).
         label_ids: Class name -> number or numbers in the files, for segmenters with other numbers.
         unknown_ids: Numbers that stand for no class; pixels with them get -1.
         text_encoder: A :class:`TextEncoder` or its config, for 'lang_feats': the text of the class;

@@ -13,6 +13,7 @@ from mmdet3d.registry import TRANSFORMS
 from mmengine import fileio
 from PIL import Image
 
+from langocc.occ3d import OCC3D_SHAPE, range_of_labels
 from langocc.structures import OccData
 
 from ..geometry import build_rig, lidar_to_camera, project
@@ -136,6 +137,9 @@ class LoadOccGTFromFile(BaseTransform):
 
     Args:
         grid_shape: (X, Y, Z) expected.
+        point_cloud_range: where the labels lie, x0, y0, z0, x1, y1, z1 in metres, key ego frame;
+            the files do not say it. Heads and metrics refuse a grid elsewhere. None: Occ3D's range
+            for labels of Occ3D's shape; others are not checked.
 
     Raises:
         KeyError: the sample has no ``occ_path``, or the file lacks an array.
@@ -144,8 +148,13 @@ class LoadOccGTFromFile(BaseTransform):
     """
     _ARRAYS = ('semantics', 'mask_lidar', 'mask_camera')
 
-    def __init__(self, grid_shape: Sequence[int] = (200, 200, 16)) -> None:
+    def __init__(self, grid_shape: Sequence[int] = OCC3D_SHAPE,
+                 point_cloud_range: Optional[Sequence[float]] = None) -> None:
         self.grid_shape = tuple(int(number) for number in grid_shape)
+        if point_cloud_range is None:
+            point_cloud_range = range_of_labels(self.grid_shape)
+        self.point_cloud_range = None if point_cloud_range is None else tuple(
+            float(edge) for edge in point_cloud_range)
 
     def transform(self, results: dict) -> dict:
         """Adds ``gt_occ``."""
@@ -155,7 +164,9 @@ class LoadOccGTFromFile(BaseTransform):
         axes = self._flipped_axes(results.get('bev_aug_matrix', np.eye(4)))
         arrays = {name: np.ascontiguousarray(np.flip(array, axes)) for name, array in
                   self._read(results['occ_path']).items()}
+        place = self.point_cloud_range
         results['gt_occ'] = OccData(
+            metainfo={} if place is None else dict(point_cloud_range=place),
             semantics=torch.from_numpy(arrays['semantics'].astype(np.uint8)),
             mask_lidar=torch.from_numpy(arrays['mask_lidar'].astype(bool)),
             mask_camera=torch.from_numpy(arrays['mask_camera'].astype(bool)))
@@ -190,7 +201,8 @@ class LoadOccGTFromFile(BaseTransform):
         return [axis for axis in (0, 1) if signs[axis] < 0]
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(grid_shape={self.grid_shape})'
+        return (f'{type(self).__name__}(grid_shape={self.grid_shape}, '
+                f'point_cloud_range={self.point_cloud_range})')
 
 
 @TRANSFORMS.register_module()

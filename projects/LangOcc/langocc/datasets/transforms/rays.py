@@ -174,7 +174,7 @@ class PrepareRays(BaseTransform):
         if 'classes' in self.targets:
             targets['classes'] = classes
         if 'sky' in self.targets:
-            targets['sky'] = self._labeller.is_sky(classes)
+            targets['sky'] = self.labeller.is_sky(classes)
         return targets
 
     def _ray_images(self, results: Dict[str, Any], draw: PixelDraw) -> RayImages:
@@ -195,11 +195,11 @@ class PrepareRays(BaseTransform):
     def _static_or_key(self, results: Dict[str, Any], draw: PixelDraw, classes: Tensor) -> Tensor:
         is_key = torch.tensor([frame['info']['token'] == results['token']
                                for frame in results['ray_frames']], dtype=torch.bool)
-        return is_key[torch.from_numpy(draw.frames)] | ~self._labeller.is_dynamic(classes)
+        return is_key[torch.from_numpy(draw.frames)] | ~self.labeller.is_dynamic(classes)
 
     @property
-    def _labeller(self) -> ClassNames:
-        """Whose classes those of the rays are."""
+    def labeller(self) -> ClassNames:
+        """Whose classes those of the rays are, unless an online teacher's."""
         return self.teacher if self.source.labels is None else self.source.labels
 
     def _classes(self, results: Dict[str, Any], draw: PixelDraw) -> Optional[Tensor]:

@@ -77,7 +77,7 @@ class BEVOccHead(VoxelHead):
 
         Raises:
             KeyError: a sample has no labels, or not the mask.
-            ValueError: labels of another shape than the grid, or of an unknown class.
+            ValueError: labels of another shape or place than the grid, or of an unknown class.
         """
         ids, labels = self.labels.chosen(batch_data_samples, voxel_feats.device)
         feats = self.features(voxel_feats)
@@ -98,7 +98,9 @@ class BEVOccHead(VoxelHead):
         for volume in self.features(voxel_feats).volume():
             classes = in_chunks(self._likeliest, volume.flatten(1).t(), self.chunk_size)
             semantics = classes.view(*self.grid.volume_shape).permute(2, 1, 0)
-            predictions.append(OccData(semantics=semantics.contiguous()))
+            predictions.append(OccData(
+                semantics=semantics.contiguous(),
+                metainfo=dict(point_cloud_range=self.grid.point_cloud_range)))
         return predictions
 
     def _likeliest(self, feats: Tensor) -> Tensor:

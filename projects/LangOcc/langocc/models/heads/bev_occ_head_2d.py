@@ -114,7 +114,7 @@ class BEVOccHead2D(BaseModule):
 
         Raises:
             KeyError: a sample has no labels, or not the mask.
-            ValueError: labels of another shape than the grid, or of an unknown class.
+            ValueError: labels of another shape or place than the grid, or of an unknown class.
         """
         ids, labels = self.labels.chosen(batch_data_samples, bev_feats.device)
         plane = self.grid.volume_shape[1] * self.grid.volume_shape[2]
@@ -137,7 +137,9 @@ class BEVOccHead2D(BaseModule):
         for feats in self.features(bev_feats):
             classes = in_chunks(self._likeliest, feats.flatten(1).t(), self.chunk_size)
             semantics = classes.view(*self.grid.volume_shape[1:], -1).transpose(0, 1)
-            predictions.append(OccData(semantics=semantics.contiguous()))
+            predictions.append(OccData(
+                semantics=semantics.contiguous(),
+                metainfo=dict(point_cloud_range=self.grid.point_cloud_range)))
         return predictions
 
     def _likeliest(self, feats: Tensor) -> Tensor:

@@ -196,7 +196,9 @@ class LangOccHead(VoxelHead):
                                    device=field.feats.device)
             semantics[ids] = self.classify(field, index, ids)
             volume = semantics.view(*field.grid.volume_shape).permute(2, 1, 0)
-            predictions.append(OccData(semantics=volume.contiguous()))
+            predictions.append(OccData(
+                semantics=volume.contiguous(),
+                metainfo=dict(point_cloud_range=field.grid.point_cloud_range)))
         return predictions
 
     def classify(self, field: VoxelField, index: int, voxel_ids: Tensor,
@@ -264,8 +266,9 @@ class LangOccHead(VoxelHead):
         """Words asked at points of batch item ``index`` (protocols.md, retrieval).
 
         Returns:
-            ``point_similarity`` (P, Q) float32, cosines of the interpolated features and the words;
-            a point outside the grid's range has those of the nearest place between voxel centres.
+            ``point_similarity`` (P, Q) float32, float64 of a float64 head: cosines of the
+            interpolated features and the words; a point outside the grid's range has those of the
+            nearest place between voxel centres.
             ``point_in_range`` (P,) bool, points strictly inside.
         """
         low, high, size = (queries.points.new_tensor(values) for values in (
@@ -273,12 +276,14 @@ class LangOccHead(VoxelHead):
         in_range = ((queries.points > low) & (queries.points < high)).all(dim=1)
         nearest = torch.minimum(torch.maximum(queries.points, low + size / 2), high - size / 2)
         points = torch.where(in_range[:, None], queries.points, nearest)
-        feats = self.sample_language(field, index, points.float())
-        with torch.autocast(feats.device.type, enabled=False):  # words lie close together
+        # Cosines of words lie close together: never less than float32, under no autocast either.
+        precision = torch.promote_types(self.final_conv.conv.weight.dtype, torch.float32)
+        feats = self.sample_language(field, index, points.to(precision))
+        with torch.autocast(feats.device.type, enabled=False):
             # One by one: what a word scores must not depend on the others, not even by rounding.
             texts = [F.normalize(self.reduce(word), dim=-1)
-                     for word in queries.text_embeds.float().to(feats.device)]
-            similarity = torch.stack([feats.float() @ text for text in texts], dim=1)
+                     for word in queries.text_embeds.to(feats.device, precision)]
+            similarity = torch.stack([feats.to(precision) @ text for text in texts], dim=1)
         return dict(point_similarity=similarity, point_in_range=in_range)
 
 

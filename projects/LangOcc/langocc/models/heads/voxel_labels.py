@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxelrender import VoxelGrid
 
-from ...structures import OccData
+from ...structures import OccData, check_one_place
 
 # Labels of voxels that nobody knows; BEVDet-Occ's ignore_index.
 IGNORE_INDEX = 255
@@ -69,7 +69,7 @@ class VoxelLabels(nn.Module):
 
         Raises:
             KeyError: a sample has no labels, or not the mask.
-            ValueError: labels of another shape than the grid, or of an unknown class.
+            ValueError: labels of another shape or place than the grid, or of an unknown class.
         """
         truths = [self._truth(sample, device) for sample in batch_data_samples]
         return [ids for ids, _ in truths], torch.cat([labels for _, labels in truths])
@@ -78,6 +78,8 @@ class VoxelLabels(nn.Module):
         where = f'sample {sample.metainfo.get("token")}'
         if 'gt_occ' not in sample:
             raise KeyError(f'{where} has no gt_occ: add LoadOccGTFromFile to the pipeline')
+        check_one_place({'gt_occ': sample.gt_occ.get('point_cloud_range'),
+                         'the grid of the head': self.grid.point_cloud_range}, where)
         labels = self._flat(sample.gt_occ, 'semantics', where).to(device).long()
         counts = labels != IGNORE_INDEX
         for name in _MASKS[self.mask]:
