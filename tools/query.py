@@ -1,20 +1,27 @@
 #!/usr/bin/env python
 """Ask a trained model for words: ``python tools/query.py CONFIG CHECKPOINT --words car "person"``.
 
-Writes, for each sample, ``<token>.npz`` (similarity of every occupied voxel to every word) and, for
-each word, a coloured point cloud (.ply) and a picture: the cameras with the rendered similarity
-over them, and the voxels from above and in 3D.
+Writes, for each sample, ``<token>.npz`` (similarity and relevancy of every occupied voxel to every
+word) and, for each word, a coloured point cloud (.ply) and a picture: the cameras with the rendered
+relevancy over them, and the voxels from above and in 3D, with what is labelled so outlined.
+
+Similarity is the cosine of feature and word. It is high for any word (text embeddings lie in a
+narrow cone), so colours show relevancy: 1 / (1 + exp(-100 (cosine of the word - highest cosine of
+the vocabulary's words of other classes))). Above 0.5 the word fits better than any other class. A
+model without a vocabulary has cosines in one range for all words of the call.
 """
 import argparse
+from typing import List, Sequence
 
 from mmengine.config import Config, DictAction
 
-from langocc.apis import OccInferencer
+from langocc.apis import OccInferencer, QueryResult
 from langocc.files import existing_file, one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--words', nargs='+', required=True,
@@ -37,16 +44,25 @@ def main() -> None:
     inferencer = OccInferencer(cfg, args.checkpoint, args.device)
     inferencer.embed(args.words)
     samples = [int(sample) if sample.isdigit() else sample for sample in args.samples]
-    results = inferencer(samples, words=args.words, out_dir=args.out_dir)
-    for result, files in zip(results['predictions'], results['visualization']):
-        print(f'sample {result.token}: {len(result.voxel_indices)} occupied voxels')
-        for index, word in enumerate(result.words):
-            values = result.similarity[:, index]
-            if len(values):
-                best = values.argmax()
-                print(f'  {word!r}: highest cosine {values[best]:.3f} at voxel '
-                      f'{result.voxel_indices[best].tolist()}')
-        print('  ' + '\n  '.join(str(file) for file in files))
+    for sample in samples:
+        inferencer.find(sample)  # all of them, before the first is asked
+    for sample in samples:
+        results = inferencer([sample], words=args.words, out_dir=args.out_dir)
+        print('\n'.join(report(results['predictions'][0], results['visualization'][0])))
+
+
+def report(result: QueryResult, files: Sequence) -> List[str]:
+    lines = [f'sample {result.token}: {len(result.voxel_indices)} occupied voxels']
+    for index, word in enumerate(result.words):
+        values = result.similarity[:, index]
+        if len(values):
+            best = values.argmax()
+            lines.append(f'  {word!r}: highest cosine {values[best]:.3f} at voxel '
+                         f'{result.voxel_indices[best].tolist()}')
+            if result.relevancy is not None:
+                lines[-1] += (f'; fits better than the words of other classes at '
+                              f'{(result.relevancy[:, index] > 0.5).sum()} voxels')
+    return [*lines, *(f'  {file}' for file in files)]
 
 
 if __name__ == '__main__':

@@ -5,11 +5,14 @@
 #   bash tools/quickstart.sh [--tiny] [WORK_DIR]
 #
 # WORK_DIR (default work_dirs/quickstart) gets everything, also the data. Run again, it goes on
-# where it stopped; a WORK_DIR that was made with other options is refused. About 20 minutes on 2
-# CPU cores after the environment is built, a few on a GPU. --tiny: two streets and a few steps, in
-# about two minutes, to see every part work; its scores mean nothing. From the environment:
+# where it stopped, and what was removed is made again. With other QUICKSTART_STEPS the streets
+# stay, the model is trained anew and the earlier one is kept in WORK_DIR/camera-STEPS; a WORK_DIR
+# with streets of another size is refused. 14.5 minutes on two quiet CPU cores (measured) after the
+# environment is built; on a GPU it was never timed. --tiny: two streets and a few steps, in a few
+# minutes, to see every part work; its scores mean nothing. From the environment:
 #   QUICKSTART_STEPS  training steps (default: 800, on a GPU 3000, with --tiny 2)
 #   PYTHON            interpreter of an environment that is ready (default: .venv is built and used)
+#   LANGOCC_CLIP_WEIGHTS  CLIP checkpoint that embeds the words (default: a list of offline words)
 set -euo pipefail
 TINY=""
 [ "${1:-}" != --tiny ] || { TINY=1; shift; }
@@ -17,11 +20,15 @@ if [ $# -gt 1 ] || [[ "${1:-}" == -* ]]; then
     echo "usage: $0 [--tiny] [WORK_DIR]" >&2
     exit 2
 fi
+if [[ ! "${QUICKSTART_STEPS:-1}" =~ ^[1-9][0-9]{0,8}$ ]]; then
+    echo "$0: QUICKSTART_STEPS is '$QUICKSTART_STEPS', expected a number of steps" >&2
+    exit 2
+fi
 mkdir -p "${1:-work_dirs/quickstart}"
 WORK_DIR="$(cd "${1:-work_dirs/quickstart}" && pwd)"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset LANGOCC_INFO_ROOT  # infos lie beside the data
-export SYNTHETIC_ROOT="$WORK_DIR/data" PYTHONWARNINGS=ignore
+export SYNTHETIC_ROOT="$WORK_DIR/data" PYTHONWARNINGS=ignore PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
 # Keep freed memory: a CPU training step otherwise spends a sixth of its time in page faults.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
@@ -29,6 +36,8 @@ export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 
 CONFIG=configs/langocc-tiny_r18_1xb1_synthetic-camera.py
 PRIOR=configs/constant-prior_synthetic.py
 DATA="$WORK_DIR/data" RUN="$WORK_DIR/camera" PRIOR_RUN="$WORK_DIR/prior"
+
+. tools/quickstart_report.sh
 
 say() { echo "[quickstart] $(date +%H:%M:%S) $*"; }
 
@@ -94,73 +103,51 @@ show() {  # what the terminal sees of a stage's output
     case "$1" in
         data) cat ;;
         training | scores | prior_scores) progress ;;
+        retrieval) lines "mean of *" ;;
+        queries) lines "sample *: *" "  '*" ;;
+        pictures) lines "*/sheet.png" ;;
         *) cat > /dev/null ;;
     esac
 }
 
-seconds_of() {  # STAGE: over all attempts that ended or were cut off by a signal
-    awk -v name="$1" '$1 == name { sum += $2 } END { print sum + 0 }' "$WORK_DIR/times.txt"
+lines() {  # PATTERN...: those lines of its input that match
+    local line pattern
+    while IFS= read -r line; do
+        for pattern in "$@"; do
+            # shellcheck disable=SC2053  # a pattern
+            [[ "$line" != $pattern ]] || echo "    $line"
+        done
+    done
 }
 
-write_report() {
-    local first words
-    words="$(printf '%s, ' "${WORDS[@]}")"
-    first="$(basename "$(ls -d "$WORK_DIR"/pictures/*/ | head -1)")"
-    cat << END
-# Quickstart
+redo_unless() {  # NUMBER NAME FILE...: stage NAME is not done if so many files are not there
+    local number="$1" name="$2" count=0 file
+    shift 2
+    for file in "$@"; do
+        [ ! -s "$file" ] || count=$((count + 1))
+    done
+    [ "$count" -ge "$number" ] || rm -f "$WORK_DIR/done/$name"
+}
 
-Trained for $STEPS steps on synthetic streets \
-($(grep -c ': train$' "$DATA/splits.txt")), from images and a 2D teacher alone; scored on others \
-($(grep -c ': val$' "$DATA/splits.txt")). \`prior\` is the constant prior: each voxel's most
-frequent class in training.
-${TINY:+**--tiny: every part worked; the scores mean nothing.**}
+put_aside() {  # STEPS: the model of an earlier run of this script, with what was made of it
+    local there="$RUN-$1" name
+    if [ -e "$RUN" ]; then
+        rm -rf "$there"
+        mv "$RUN" "$there"
+    fi
+    rm -f "$WORK_DIR"/done/{training,queries,pictures}
+    for name in queries pictures curves.png report.md report.json; do
+        [ ! -e "$WORK_DIR/$name" ] || { mkdir -p "$there"; mv "$WORK_DIR/$name" "$there/"; }
+    done
+    if [ -e "$WORK_DIR/times.txt" ]; then
+        grep -E '^(data|reducer|prior|prior_scores) ' "$WORK_DIR/times.txt" \
+            > "$WORK_DIR/.times" || true
+        mv "$WORK_DIR/.times" "$WORK_DIR/times.txt"
+    fi
+}
 
-$TABLES
-
-All scores are times 100; README says what they mean. AP: average precision of each word's ranking
-of LiDAR points, beside that of the 2D teacher and of chance. IoU counts voxels that a camera sees.
-
-## Pictures
-
-| file | shows |
-|---|---|
-| \`pictures/$first/sheet.png\` | all of the following on one sheet; one such folder a sample \
-($(ls -d "$WORK_DIR"/pictures/*/ | wc -l)) |
-| \`cameras.png\` | the six images that the model is given |
-| \`distances.png\`, \`classes.png\` | how far away and what the cameras see of the predicted \
-voxels; under it the true ones |
-| \`opacities.png\` | how much of the light the predicted field stops; the sky should stop none |
-| \`features.png\` | the language features that the cameras see, as colours |
-| \`occupancy_3d.png\`, \`occupancy_bev.png\` | predicted and true voxels, from behind the car \
-and from above |
-| \`errors.png\` | from above: right, wrong class, missed, false |
-| \`queries/*.png\` | where the field answers a word: ${words%, } |
-| \`curves.png\` | losses of the training |
-
-## Files
-
-In \`$WORK_DIR\`:
-
-| path | what |
-|---|---|
-| \`data/\` | the streets in nuScenes format ($(du -sh "$DATA" | cut -f1)) |
-| \`camera/$(basename "$CHECKPOINT")\` | the trained model, of \`$CONFIG\` |
-| \`camera/metrics.json\`, \`camera/retrieval.json\`, \`prior/metrics.json\` | all scores |
-| \`queries/*.ply\`, \`queries/*.npz\` | similarities of occupied voxels, for other programs |
-| \`logs/\` | output of every stage |
-
-Ask for another word:
-
-    SYNTHETIC_ROOT=$DATA $PYTHON tools/query.py $CONFIG $CHECKPOINT --words bus --out-dir queries
-
-## Time
-
-| stage | seconds |
-|---|---:|
-$(awk '{ if (!($1 in sum)) order[++n] = $1; sum[$1] += $2; total += $2 }
-    END { for (i = 1; i <= n; i++) print "| " order[i] " | " sum[order[i]] " |"
-          print "| all | " total " |" }' "$WORK_DIR/times.txt")
-END
+seconds_of() {  # STAGE: over all attempts that ended or were cut off by a signal
+    awk -v name="$1" '$1 == name { sum += $2 } END { print sum + 0 }' "$WORK_DIR/times.txt"
 }
 
 { # Bash reads a script while it runs: this group is read to its end first, and may be edited then.
@@ -181,24 +168,45 @@ fi
 
 # Stages that finished are not run again, so they must be of the same options.
 RECORD="$WORK_DIR/options.txt" OPTIONS="steps $STEPS, size ${SIZE[*]:-default}"
-if [ -e "$RECORD" ] && [ "$(cat "$RECORD")" != "$OPTIONS" ]; then
-    echo "$0: $WORK_DIR was made with other options; name another WORK_DIR or remove that one" >&2
-    printf '  theirs: %s\n  now:    %s\n' "$(cat "$RECORD")" "$OPTIONS" >&2
-    exit 2
-elif [ ! -e "$RECORD" ] && [ -n "$(ls -A "$WORK_DIR")" ]; then
+if [ ! -e "$RECORD" ] && [ -n "$(ls -A "$WORK_DIR" | grep -vx options.lock)" ]; then
     echo "$0: $WORK_DIR is not empty and not of this script; name another WORK_DIR" >&2
     exit 2
 fi
-echo "$OPTIONS" > "$RECORD"
 exec 9> "$WORK_DIR/options.lock"  # what is started here holds it too
 if command -v flock > /dev/null && ! flock -n 9; then
     echo "$0: another quickstart works in $WORK_DIR" >&2
     exit 2
 fi
+[ ! -e "$RECORD" ] || THEIRS="$(cat "$RECORD")"
+if [ "${THEIRS:-$OPTIONS}" != "$OPTIONS" ]; then
+    if [ "${THEIRS#*, }" != "${OPTIONS#*, }" ]; then
+        echo "$0: $WORK_DIR was made with other options; name another WORK_DIR or remove it" >&2
+        printf '  theirs: %s\n  now:    %s\n' "$THEIRS" "$OPTIONS" >&2
+        exit 2
+    fi
+    BEFORE="${THEIRS%%,*}" BEFORE="${BEFORE#steps }"
+    say "$STEPS steps instead of $BEFORE: trained anew on the same streets; the earlier model and" \
+        "its pictures -> $RUN-$BEFORE"
+    put_aside "$BEFORE"
+fi
+echo "$OPTIONS" > "$RECORD"
 mkdir -p "$WORK_DIR/logs" "$WORK_DIR/done" "$PRIOR_RUN" "$RUN"
+redo_unless 1 data "$DATA/splits.txt"
+redo_unless 1 training "$RUN/last_checkpoint"
+if [ ! -e "$WORK_DIR/done/training" ]; then  # of another model
+    rm -f "$WORK_DIR"/done/{queries,pictures} "$WORK_DIR/curves.png" "$RUN"/{metrics,retrieval}.json
+fi
+redo_unless "${#WORDS[@]}" queries "$WORK_DIR"/queries/*.png
+redo_unless "${#PICTURES[@]}" pictures "$WORK_DIR"/pictures/*/sheet.png
 
 stage data "$WORK_DIR/done/data" "streets in nuScenes format -> $DATA" \
     "$PYTHON" tools/make_synthetic.py --out "$DATA" ${SIZE[@]+"${SIZE[@]}"}
+ENCODER="$(of_encoder encoder)"
+say "words of these streets are embedded by '${ENCODER:-an unknown encoder}'"
+if [ -n "${LANGOCC_CLIP_WEIGHTS:-}" ] && [[ "$ENCODER" == offline* ]]; then
+    say "LANGOCC_CLIP_WEIGHTS is set, but came after these streets: they and the model keep" \
+        "'$ENCODER'; for CLIP's words name another WORK_DIR"
+fi
 stage reducer "$DATA/reducer_128.safetensors" "the linear map of language, 512 -> 128 dimensions" \
     "$PYTHON" tools/fit_reducer.py --text-embeds "$DATA/text_embeds/words.npz" --dims 128 \
     --out "$DATA/reducer_128.safetensors"

@@ -10,7 +10,7 @@ rows that tools/compare.py writes: mean and sample standard deviation over seeds
 import argparse
 import json
 
-from langocc.evaluation.report import markdown_table, read_runs, rows_of_runs
+from langocc.evaluation.report import read_runs
 from langocc.experiments import (
     class_table, comparison_table, query_table, read_experiments, read_rows
 )
@@ -60,12 +60,7 @@ def main() -> None:
     if args.format == 'json':
         print(json.dumps(rows, indent=2))
     else:
-        tables = dict(TABLES)
-        if args.rows is None:
-            whole = rows_of_runs(args.root)
-            tables = {name: lambda _, table=table: table(whole) for name, table in TABLES.items()}
-            tables['main'] = markdown_table
-        print('\n\n'.join(tables[name](rows) for name in args.table))
+        print('\n\n'.join(TABLES[name](rows) for name in args.table))
     if args.out:
         write_json(args.out, rows, indent=2)
 

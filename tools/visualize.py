@@ -5,7 +5,9 @@
     python tools/visualize.py CONFIG --labels-only --out-dir DIR
 
 Writes, for each sample, DIR/<index>_<token>/<view>.png and all of them together as sheet.png:
-predictions beside labels. A model without a density field is drawn by its voxels.
+predictions beside labels. Features are colours: the main directions of the text embeddings of the
+classes shown, below them the text embedding of each label. A model without a density field is drawn
+by its voxels.
 """
 import argparse
 

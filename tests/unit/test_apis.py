@@ -1,6 +1,7 @@
 """OccInferencer and LanguageIndex: language is decoded once, infos are made on demand."""
 import json
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from nusc_factory import CAMERAS, DATA_CONFIG
 from langocc.apis import OccInferencer, QueryResult, save_query
 from langocc.apis.language_index import index_field
 from langocc.datasets import NuScenesOccDataset
-from langocc.teachers import TextEmbeddings
+from langocc.teachers import TextEmbeddings, fit_reducer
 
 WORDS = ['car', 'tree', 'wall', 'road']
 
@@ -116,6 +117,12 @@ def test_a_query_decodes_each_voxel_once_and_agrees_with_the_head(inferencer, de
     assert (semantics != 17).sum() == num and len(set(result.classes)) > 1
     assert set(result.cameras) == set(result.images) == set(CAMERAS)
     assert result.cameras['CAM_FRONT'].shape[0] == 2
+    shape = result.cameras['CAM_FRONT'].shape
+    assert result.camera_relevancy['CAM_FRONT'].shape == shape
+    assert result.opacities['CAM_FRONT'].shape == shape[1:]
+    assert result.relevancy.shape == (num, 2) and result.word_classes[0] == 4
+    # A word wins where the vocabulary's nearest is of its class.
+    np.testing.assert_array_equal(result.relevancy[:, 0] > 0.5, result.classes == 4)
 
 
 def test_an_index_answers_many_words_without_the_network(inferencer, decoded, tmp_path):
@@ -169,3 +176,20 @@ def test_an_empty_field_has_no_voxels_to_ask(inferencer, config):
     for dtype in (torch.float32, torch.float16):
         index = index_field(head, field, 0, 'token', encoder, dtype)
         assert len(index) == 0 and index.similarity(WORDS).shape == (0, 4)
+
+
+def test_a_vocabulary_of_another_encoder_than_the_reducers_is_warned_of(monkeypatch):
+    said = []
+    monkeypatch.setattr('langocc.apis.inferencer.print_log', lambda text, *_: said.append(text))
+    generator = torch.Generator().manual_seed(0)
+    own, other = (torch.nn.functional.normalize(
+        torch.randn(40, 64, generator=generator) @ torch.randn(64, 512, generator=generator))
+        for _ in range(2))
+    inferencer = OccInferencer.__new__(OccInferencer)
+    head = SimpleNamespace(reducer=fit_reducer(own, dims=128)[0])
+    inferencer.model = SimpleNamespace(occ_head=head)
+    for rows, warned in ((own, False), (other, True)):
+        head.vocabulary = SimpleNamespace(text_embeds=rows)
+        inferencer._check_words()
+        assert bool(said) == warned
+    assert 'words will not find their things' in said[0]

@@ -19,6 +19,8 @@ CAR, WALL, FREE = 4, 15, 17
 class Words:
     """A vocabulary of two prompts: the first feature channel says car, the second wall."""
     text_embeds = torch.eye(2)
+    prompt_to_class = torch.tensor([CAR, WALL])
+    class_names = range(17)
 
     def classify(self, feats, text_embeds):
         return torch.tensor([CAR, WALL], dtype=torch.uint8)[(feats @ text_embeds.T).argmax(-1)]
@@ -82,6 +84,7 @@ def test_classes_and_colours_are_those_of_what_is_met(maps):
     row = maps.classes[5]
     assert (row[:10] == CAR).all() and (row[12:] == WALL).all()  # y = 0 lies at pixel 10.8
     assert maps.rgb.shape == (11, 21, 3) and maps.feats.shape == (11, 21, 2)
+    assert maps.class_feats[[CAR, WALL]].tolist() == [[1, 0], [0, 1]]
     np.testing.assert_allclose(maps.rgb[5, 2], [1, 0.5, 0], atol=1e-2)
     np.testing.assert_allclose(maps.rgb[5, 18], [1, 0, 0], atol=1e-2)
     assert (maps.rgb[0, 10] == 0).all()

@@ -5,21 +5,24 @@ import sys
 
 import pytest
 
-from langocc.evaluation.report import markdown_table, read_run, read_runs
+from langocc.evaluation.report import read_run, read_runs
+from langocc.experiments import comparison_table
 from langocc.files import write_json
 
 
 def test_rows_and_table(tmp_path):
-    write_json(tmp_path / 'b' / 'metrics.json', dict(geo_IoU=35.26, occ17_mIoU=10.))
+    write_json(tmp_path / 'b' / 'metrics.json', dict(geo_IoU=35.26, occ17_mIoU=10., RayIoU=7.7))
     write_json(tmp_path / 'b' / 'retrieval.json', dict(means=dict(all=dict(
         visible=50., teacher=55., chance=16., all=48.))))
     write_json(tmp_path / 'b' / 'time.json', dict(train_seconds=90))
     write_json(tmp_path / 'a' / 'metrics.json', dict(geo_IoU=23.2, occ17_mIoU=None))
     rows = read_runs(tmp_path)
-    assert [row['run'] for row in rows] == ['a', 'b'] and rows[1]['minutes'] == 1.5
-    table = markdown_table(rows).splitlines()
-    assert table[2] == '| a | 23.2 | - | - | - | - | - |'
-    assert table[3] == '| b | 35.3 | 10.0 | 50.0 | 55.0 | 16.0 | 1.5 |'
+    assert [row['run'] for row in rows] == ['a', 'b'] and rows[1]['train_seconds'] == 90
+    table = comparison_table(rows).splitlines()
+    assert table[0] == ("| run | geometric IoU | mIoU (17) | RayIoU | AP at LiDAR points | "
+                        "teacher's AP | chance | training, min |")
+    assert table[2] == '| a | 23.2 | - | - | - | - | - | - |'
+    assert table[3] == '| b | 35.3 | 10.0 | 7.7 | 50.0 | 55.0 | 16.0 | 2 |'
 
 
 def test_a_run_without_metrics_is_named(tmp_path):
@@ -44,12 +47,12 @@ def report(monkeypatch, capsys, repository):
 
 
 def test_tables_of_a_work_directory(report, tmp_path):
-    write_json(tmp_path / 'a' / 'metrics.json', dict(geo_IoU=35.26, IoU_car=4.))
+    write_json(tmp_path / 'a' / 'metrics.json', dict(geo_IoU=35.26, IoU_car=4., RayIoU=8.))
     write_json(tmp_path / 'a' / 'retrieval.json', dict(
         means=dict(all=dict(visible=50., teacher=55., chance=16.)),
         queries=[dict(query='car', visible=40., teacher=80., chance=5.)]))
     status, output = report(tmp_path, '--table', 'main', 'classes', 'queries')
-    assert status == 0 and '| a | 35.3 | - | 50.0 | 55.0 | 16.0 | - |' in output
+    assert status == 0 and '| a | 35.3 | 8.0 | 50.0 | 55.0 | 16.0 |' in output
     assert '| class | a |\n|---|---:|\n| car | 4.0 |' in output
     assert '| car | 40.0 | 80.0 | 5.0 |' in output
 

@@ -168,6 +168,19 @@ def test_curves_of_a_resumed_run_replace_repeated_steps(tmp_path):
         draw_curves(dict(a=curves), keys=['depth'])
 
 
+def test_a_loss_that_falls_by_far_is_no_flat_line():
+    steps = np.arange(40.)
+    falling = dict(loss_a=(steps, np.where(steps < 2, 2., 1e-3 + 1e-3 * (steps % 2))))
+
+    def rows(curves):
+        blue = np.abs(draw_curves(dict(a=curves), dpi=50).astype(int) - [31, 119, 180]).sum(2) < 90
+        return np.flatnonzero(blue[:, 60:180].any(1))  # in the middle of the panel
+
+    assert len(rows(falling)) > 5
+    falling['loss_a'][1][5] = 0.  # no logarithm
+    assert len(rows(falling)) < 4
+
+
 def test_curves_name_a_bad_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='scalars.json'):
         read_scalars(tmp_path)

@@ -1,5 +1,6 @@
 """An inferencer in mmengine's style: samples in, occupancy and answers to words out."""
 import inspect
+import logging
 from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -7,10 +8,12 @@ from mmdet3d.registry import INFERENCERS, TASK_UTILS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
+from mmengine.logging import print_log
 
 from ..models.inference import optimize_for_inference
 from ..models.streaming import StreamState
 from ..models.voxel_field import VoxelField
+from ..teachers.text_match import strange_to
 from .init_model import build_dataset, init_model
 from .language_index import LanguageIndex, embed_words, index_field
 from .query import QueryResult, query_field, save_query
@@ -68,8 +71,19 @@ class OccInferencer(BaseInferencer):
         self.dataset = build_dataset(cfg)
         encoder = cfg.get('text_encoder')
         self.text_encoder = None if encoder is None else TASK_UTILS.build(encoder)
+        self._check_words()
         self._index_of = {self.dataset.get_token(i): i for i in range(len(self.dataset))}
         return self._load
+
+    def _check_words(self) -> None:
+        """Warns where the vocabulary's words are not of the space that the model was trained in."""
+        head = getattr(self.model, 'occ_head', None)
+        reducer, vocabulary = (getattr(head, name, None) for name in ('reducer', 'vocabulary'))
+        if reducer is not None and vocabulary is not None:
+            message = strange_to(reducer, vocabulary.text_embeds)
+            if message:
+                print_log(f'words will not find their things: {message}', 'current',
+                          logging.WARNING)
 
     def _init_collate(self, cfg: Config):
         return self._collate
@@ -85,12 +99,16 @@ class OccInferencer(BaseInferencer):
     def _init_visualizer(self, cfg: Config) -> None:
         return None  # pictures are drawn by langocc.visualization
 
-    def _load(self, sample: Union[int, str]) -> dict:
+    def find(self, sample: Union[int, str]) -> int:
+        """Index of a token or index; KeyError where the data set has not got it."""
         index = self._index_of.get(sample, sample)
         if not isinstance(index, int) or not -len(self.dataset) <= index < len(self.dataset):
             raise KeyError(f'sample {sample!r} is not in {self.dataset.ann_file}: give a sample '
                            f'token or an index below {len(self.dataset)}')
-        index %= len(self.dataset)
+        return index % len(self.dataset)
+
+    def _load(self, sample: Union[int, str]) -> dict:
+        index = self.find(sample)
         return dict(self.dataset[index], info=self.dataset.get_data_info(index))
 
     @torch.no_grad()

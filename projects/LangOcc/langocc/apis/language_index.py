@@ -17,6 +17,7 @@ from voxelrender import VoxelGrid
 from ..models.heads import LangOccHead
 from ..models.voxel_field import VoxelField
 from ..teachers import Reducer, TextEncoder
+from .relevancy import Contrast
 
 # Rows that are widened to float32 at a time where features are stored in half precision.
 _CHUNK = 65536
@@ -40,6 +41,8 @@ class LanguageIndex:
         feats: (U, D) unit rows; None where the model has no language decoder.
         text_encoder: embeds words, (K, E); None where the config names none.
         reducer: E -> D; None where the decoder predicts in the text space itself.
+        contrast: the vocabulary's words, against which :meth:`relevancy` holds a word; None
+            without a vocabulary.
     """
     token: str
     grid: VoxelGrid
@@ -48,6 +51,7 @@ class LanguageIndex:
     feats: Optional[Tensor]
     text_encoder: Optional[TextEncoder]
     reducer: Optional[Reducer]
+    contrast: Optional[Contrast] = None
 
     def __len__(self) -> int:
         return len(self.voxel_indices)
@@ -78,6 +82,15 @@ class LanguageIndex:
             return (self.feats @ text).cpu().numpy()
         return torch.cat([part.float() @ text for part in self.feats.split(_CHUNK)]).cpu().numpy()
 
+    def relevancy(self, words: Union[str, Sequence[str]]) -> Optional[np.ndarray]:
+        """(U, K) float32 in [0, 1]: words against those of other classes, 0.5 where they tie.
+
+        See :mod:`~langocc.apis.relevancy`. None without a vocabulary. Raises as :meth:`embed`.
+        """
+        if self.contrast is None:
+            return None
+        return self.contrast.relevancy(self.feats, self.embed(words))
+
 
 @torch.no_grad()
 def index_field(head: LangOccHead, field: VoxelField, index: int, token: str,
@@ -103,7 +116,8 @@ def index_field(head: LangOccHead, field: VoxelField, index: int, token: str,
     return LanguageIndex(
         token=token, grid=field.grid, voxel_indices=indices.cpu().numpy(),
         classes=classes.cpu().numpy(), feats=None if feats is None else feats.to(dtype),
-        text_encoder=text_encoder, reducer=head.reducer)
+        text_encoder=text_encoder, reducer=head.reducer,
+        contrast=None if feats is None else Contrast.of(head, ids.device))
 
 
 def embed_words(text_encoder: Optional[TextEncoder], words: Union[str, Sequence[str]]) -> Tensor:

@@ -1,7 +1,7 @@
 """What one camera sees of a volume, as maps; and the rays of its pixels.
 
 Legend: N cameras; h, w rows and columns of a map, which covers the whole original image; R = h * w
-rays, row by row; E feature dimensions.
+rays, row by row; E feature dimensions; K classes.
 """
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
@@ -29,12 +29,16 @@ class CameraMaps:
         feats: (h, w, E) float32, rendered language features, not normalised; None without.
         rgb: (h, w, 3) float32 in [0, 1], rendered colour, black where a ray meets nothing; None
             without.
+        class_feats: (K, E) float32, what ``feats`` of each Occ3D class should be: the mean of its
+            words' text embeddings, unit length, nan for a class without a word; the same in every
+            camera. None without a vocabulary.
     """
     distances: np.ndarray
     opacities: np.ndarray
     classes: np.ndarray
     feats: Optional[np.ndarray] = None
     rgb: Optional[np.ndarray] = None
+    class_feats: Optional[np.ndarray] = None
 
 
 # Camera name -> what it sees.

@@ -11,14 +11,17 @@ import numpy as np
 from PIL import Image
 
 from ..occ3d import FREE_CLASS
-from .camera_maps import CameraMaps, ring_order
-from .feature_colors import feature_colors, fit_feature_basis
-from .palette import DISTANCE_COLORMAP, class_colors, distance_colors, map_colors
-from .pictures import class_legend, colour_bar, picture_grid, resize_picture, text_block
+from .camera_maps import CameraMaps, RigMaps, ring_order
+from .feature_colors import FeatureBasis, feature_colors, fit_feature_basis
+from .palette import (
+    CLASS_NAMES, DISTANCE_COLORMAP, class_colors, distance_colors, map_colors, present_classes
+)
+from .pictures import class_legend, colour_bar, legend, picture_grid, resize_picture, text_block
 from .sample_pictures import CAPTION, GAP, SamplePictures, tight, titled
 
 _MARGIN = 112  # pixels left of the cameras, for what a row shows
 _OPACITY_COLORMAP = 'viridis'
+_SHARES = 2000  # vectors that classes make the colours of features with
 
 
 def draw_cameras(sample: SamplePictures, width: int) -> np.ndarray:
@@ -59,25 +62,65 @@ def draw_classes(sample: SamplePictures, width: int) -> Optional[np.ndarray]:
         alpha = maps.opacities * (maps.classes != FREE_CLASS)
         return _over(backdrop, class_colors(maps.classes), alpha, False)
 
-    maps = [*(sample.predicted_maps or {}).values(), *(sample.true_maps or {}).values()]
-    present = np.concatenate([item.classes.ravel() for item in maps] or [np.zeros(0, np.uint8)])
+    present = _present(sample.predicted_maps or {}, sample.true_maps or {})
     return _compared(sample, 'Classes', paint, width,
-                     class_legend(present, width - _MARGIN - GAP))
+                     class_legend(np.array(present, np.int64), width - _MARGIN - GAP))
 
 
 def draw_features(sample: SamplePictures, width: int) -> Optional[np.ndarray]:
-    """Directions of language features as colours; None without language."""
+    """Directions of language features as colours; None without language.
+
+    With a vocabulary the colours are directions of its classes' text embeddings, named below, and
+    truth shows each labelled voxel as the text embedding of its class. Without one the colours are
+    directions of the features met, and there is no truth to show.
+    """
     maps = sample.predicted_maps or {}
     met = [item.feats[item.classes != FREE_CLASS] for item in maps.values()
            if item.feats is not None]
     if not met or not sum(map(len, met)):
         return None
-    basis = fit_feature_basis(_unit(np.concatenate(met)))
-    size = _column(sample, width)
-    row = [_over(_backdrop(sample, name, size), feature_colors(_unit(maps[name].feats), basis),
-                 maps[name].opacities, True) for name in ring_order(sample.info)]
-    return _table(sample, 'Language features, their three main directions as red, green, blue '
-                  '(one basis for all cameras)', [(sample.source, row)], width)
+    names, size = ring_order(sample.info), _column(sample, width)
+
+    def row(basis: FeatureBasis) -> Tuple[str, List[np.ndarray]]:
+        return sample.source, [
+            _over(_backdrop(sample, name, size), feature_colors(_unit(maps[name].feats), basis),
+                  maps[name].opacities, True) for name in names]
+
+    texts = maps[names[0]].class_feats
+    if texts is None:
+        basis = fit_feature_basis(_unit(np.concatenate(met)))
+        return _table(sample, 'Language features, their three main directions as red, green, blue '
+                      '(one basis for all cameras)', [row(basis)], width)
+    present = _present(maps, sample.true_maps or {})
+    basis, colors = _class_features_colors(texts, sample.true_maps or maps)
+    rows = [row(basis)]
+    if sample.true_maps is not None:
+        rows.append(('truth:\ntext of\nthe label', [
+            _over(_backdrop(sample, name, size), colors[sample.true_maps[name].classes],
+                  sample.true_maps[name].opacities, False) for name in names]))
+    key = legend([CLASS_NAMES[index] for index in present], colors[list(present)],
+                 width - _MARGIN - GAP)
+    return _table(sample, "Language features as colours: main directions of the classes' text "
+                  'embeddings as red, green, blue; right where both rows agree', rows, width, key)
+
+
+def _class_features_colors(texts: np.ndarray, maps: RigMaps) -> Tuple[FeatureBasis, np.ndarray]:
+    """A basis that tells apart the classes that cover most, and the colours (18, 3) of all.
+
+    Args:
+        texts: (K, E), nan for a class without a word, which is mid-grey.
+        maps: classes weigh as many pixels as they have here; where few have a word, all alike.
+    """
+    known = np.flatnonzero(np.isfinite(texts).all(1))
+    counts = np.bincount(np.concatenate([item.classes.ravel() for item in maps.values()]),
+                         minlength=FREE_CLASS + 1)[known]
+    if (counts > 0).sum() < 4:
+        counts = np.ones(len(known))
+    shares = np.where(counts > 0, np.maximum(_SHARES * counts / counts.sum(), 1), 0).astype(int)
+    basis = fit_feature_basis(texts[known.repeat(shares)])
+    colors = np.full((FREE_CLASS + 1, 3), 128, np.uint8)
+    colors[known] = feature_colors(texts[known], basis)
+    return basis, colors
 
 
 def draw_rgb(sample: SamplePictures, width: int) -> Optional[np.ndarray]:
@@ -117,6 +160,12 @@ def _table(sample: SamplePictures, title: str, rows: Sequence[Tuple[str, List[np
     if key is not None:
         lines.append([text_block('', (_MARGIN, 1)), key])
     return titled(tight(picture_grid(lines, GAP)), title, width)
+
+
+def _present(*rigs: RigMaps) -> Tuple[int, ...]:
+    """Occupied classes in any map."""
+    classes = [item.classes.ravel() for maps in rigs for item in maps.values()]
+    return present_classes(np.concatenate(classes) if classes else np.zeros(0, np.uint8))
 
 
 def _column(sample: SamplePictures, width: int) -> int:

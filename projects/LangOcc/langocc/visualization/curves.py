@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 # key -> (steps (T,), values (T,))
 Curves = Dict[str, Tuple[np.ndarray, np.ndarray]]
+# A loss whose highest value is so many times its lowest is a flat line on a linear axis.
+_WIDE = 20.
 _NO_CURVES = ('step', 'iter', 'epoch', 'time', 'data_time', 'memory')
 
 
@@ -51,7 +53,7 @@ def draw_curves(runs: Mapping[str, Curves],
                 keys: Optional[Sequence[str]] = None,
                 smooth: int = 1,
                 dpi: int = 110) -> np.ndarray:
-    """One panel a key, one line a run.
+    """One panel a key, one line a run; the axis of a loss that falls by far is logarithmic.
 
     Args:
         runs: curves by the run's name, as :func:`read_scalars` returns them.
@@ -78,10 +80,13 @@ def draw_curves(runs: Mapping[str, Curves],
         for number, (name, curves) in enumerate(runs.items()):
             if key in curves:
                 _draw_line(panel, *curves[key], name, f'C{number}', smooth)
+        shown = np.concatenate([curves[key][1] for curves in runs.values() if key in curves])
+        if 'loss' in key and (shown > 0).all() and shown.max() > _WIDE * shown.min():
+            panel.set_yscale('log')
         panel.set_title(key, fontsize=10)
         panel.set_xlabel('iteration' if 'loss' in key or key in ('lr', 'grad_norm') else
                          'epoch or iteration of validation', fontsize=8)
-        panel.tick_params(labelsize=8)
+        panel.tick_params(which='both', labelsize=8)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     for panel in panels[len(keys):]:

@@ -1,9 +1,11 @@
 """What cameras see of a predicted voxel field: rendered distance, opacity, class, feature, colour.
 
-Legend: N cameras; h, w rows and columns of a camera's map; R = h * w rays; E feature dimensions.
+Legend: N cameras; h, w rows and columns of a camera's map; R = h * w rays; E feature dimensions;
+K classes.
 """
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Mapping, Optional, Tuple
 
 import numpy as np
@@ -60,13 +62,15 @@ def render_camera_views(head: LangOccHead, field: VoxelField, info: Mapping, wid
     if not 0 <= index < len(field):
         raise IndexError(f'batch item {index} of a field of {len(field)}')
     outputs = tuple(name for name in _SHOWN if name in head.decoder_names)
+    texts = class_features(head, field.device) if 'lang' in outputs else None
     views = {}
     for camera in info['camera_names']:
         rays, shape = camera_rays(info, camera, width)
         rays = rays if bev_aug_matrix is None else rays.transformed(bev_aug_matrix)
         bundles = [rays.to(field.device) if item == index else RayBundle.empty(field.device)
                    for item in range(len(field))]
-        views[camera] = _maps(head, head.render(field, bundles, outputs), shape, min_opacity)
+        maps = _maps(head, head.render(field, bundles, outputs), shape, min_opacity)
+        views[camera] = replace(maps, class_feats=texts)
     return views
 
 
@@ -85,6 +89,25 @@ def _maps(head: LangOccHead, rendered, shape: Tuple[int, int], min_opacity: floa
         distances=as_map(distances.float()), opacities=as_map(rendered.opacities.float()),
         classes=as_map(classes), feats=as_map(rendered.outputs.get('lang')),
         rgb=as_map(None if rgb is None else rgb.float().clamp(0, 1)))
+
+
+def class_features(head: LangOccHead, device: torch.device) -> Optional[np.ndarray]:
+    """(K, E) unit text features of the vocabulary's classes on the CPU; see :class:`CameraMaps`.
+
+    Args:
+        head: on ``device``.
+        device: of its weights.
+    """
+    if head.vocabulary is None:
+        return None
+    prompts = head.reduce(head.vocabulary.text_embeds.to(device)).float()
+    prompts = F.normalize(prompts, dim=-1).cpu().numpy()
+    classes = head.vocabulary.prompt_to_class.cpu().numpy()
+    texts = np.full((len(head.vocabulary.class_names), prompts.shape[1]), np.nan, np.float32)
+    for label in np.unique(classes):
+        mean = prompts[classes == label].mean(0)
+        texts[label] = mean / max(np.linalg.norm(mean), 1e-12)
+    return texts
 
 
 def rendered_classes(head: LangOccHead, outputs: Mapping[str, Tensor]) -> Tensor:

@@ -41,9 +41,10 @@ class OccVisualizer(Visualizer):
         grid: ``dict(point_cloud_range=..., voxel_size=...)`` of labels and predictions;
             None is Occ3D's.
         views: pictures to draw, of 'cameras' (input), 'distances', 'opacities', 'classes',
-            'features' (three main directions as RGB), 'rgb' (all per camera, rendered from the
-            field, or else cast through predicted voxels, above labels), 'occupancy_3d',
-            'occupancy_bev', 'errors'. What a sample has no data for is left out.
+            'features' (three main directions as RGB, above the labels' text embeddings), 'rgb'
+            (all per camera, rendered from the field, or else cast through predicted voxels, above
+            labels), 'occupancy_3d', 'occupancy_bev', 'errors'. What a sample has no data for is
+            left out.
         width: of a sheet, pixels.
         map_width: columns of a map rendered or cast into a camera. Time grows with its square.
         far: metres; end of the distances' colours, and of the rays through voxels.
