@@ -7,9 +7,11 @@
 Every run gets a folder in the work dir and, once finished, a row DIR/<run>.json. Run again,
 finished rows stay, a training that was cut off goes on from its last checkpoint. A run whose
 definition (code of the config, options, environment, seed, steps, data) changed is refused unless
---redo is given. Ctrl-C and SIGTERM stop what runs and leave everything ready to go on. Exit status:
-0 all finished; 1 a run failed or is worked on elsewhere; 2 wrong arguments or changed definitions;
-3 --max-hours are over; 130, 143 stopped by a signal. tools/report.py makes the table again.
+--redo is given. A row that only lacks retrieval or cost gets it from the run's checkpoint; it is
+never trained again for that. Ctrl-C and SIGTERM stop what runs and leave everything ready to go on.
+Exit status: 0 all finished; 1 a run failed, is worked on elsewhere, or its row lacks something and
+its checkpoint is not there; 2 wrong arguments, missing files or changed definitions; 3 --max-hours
+are over; 130, 143 stopped by a signal. tools/report.py makes the table again.
 """
 import argparse
 import shlex
@@ -21,8 +23,8 @@ from pathlib import Path
 from typing import List
 
 from langocc.experiments import (
-    Outcome, Plan, Run, Schedule, comparison_table, load_config, make_plan, read_experiments,
-    read_rows, write_summary
+    Outcome, Plan, Run, Schedule, check_inputs, comparison_table, load_config, make_plan,
+    read_experiments, read_rows, write_summary
 )
 from langocc.files import atomic_write, one_line_errors
 
@@ -33,15 +35,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('experiments', help='YAML file; see langocc/experiments/definition.py')
-    parser.add_argument('--work-dir', type=Path, help='folders of the runs, table.md, summary.json '
-                        '(default: work_dirs/<name of the file>)')
+    parser.add_argument('--work-dir', type=Path, help='folders of the runs; table.md and '
+                        'summary.json of the last call. Files that share runs share it (default: '
+                        'work_dirs/<name of the file>)')
     parser.add_argument('--rows', type=Path, metavar='DIR', help='rows of finished runs '
                         '(default: rows in the work dir)')
     parser.add_argument('--only', nargs='+', metavar='NAME', help='entries or runs, * for anything')
     parser.add_argument('--redo', nargs='?', const='changed', choices=('changed', 'all'),
                         help='make runs of changed definition anew, or all')
     parser.add_argument('--keep-changed', action='store_true', help='take rows of another '
-                        'definition as they are: for changes that cannot matter')
+                        'definition as they are: for changes that cannot matter. What they lack is '
+                        'measured with their checkpoint and the config of now')
     parser.add_argument('--slots', type=int, default=1, help='runs at once, each on a GPU of its '
                         'own where there are several (default: 1)')
     parser.add_argument('--max-hours', type=float, metavar='H', help='stop after H hours')
@@ -85,12 +89,14 @@ def show_list(plan: Plan) -> None:
         print(f'{job.run.name}: {state}')
     for name, change in plan.changed.items():
         print(f'{name}: definition changed: {change}')
+    for name, reason in plan.incomplete.items():
+        print(f'{name}: left as it is: {reason}')
 
 
 def check(plan: Plan, show: bool) -> None:
-    """Every option and variable arrives where it should; shows the commands if asked."""
+    """Options and variables arrive where they should and files are there; shows the commands."""
     for job in plan.pending:
-        load_config(job.run)
+        check_inputs(job.run, load_config(job.run))
         stages = ['train'] * job.run.train + ['test'] + ['retrieval'] * bool(
             job.run.retrieval) + ['cost'] * job.run.cost
         commands = [job.command(stage) for stage in stages]
@@ -110,17 +116,17 @@ def perform(plan: Plan, args: argparse.Namespace) -> int:
         signal.signal(number, lambda got, _: (caught.append(got), schedule.stop('signal')))
     outcome = schedule.run()
     write_summary(args.work_dir / 'summary.json', plan, outcome)
-    return exit_status(outcome, caught)
+    return exit_status(plan, outcome, caught)
 
 
-def exit_status(outcome: Outcome, caught: List[int]) -> int:
+def exit_status(plan: Plan, outcome: Outcome, caught: List[int]) -> int:
     """Says what is left and turns it into a status."""
     if outcome.stopped:
         say(f'stopped ({"--max-hours" if outcome.stopped == "time" else "signal"}); the same '
             'command goes on')
         return 128 + caught[0] if caught else 3
-    if outcome.failed or outcome.busy:
-        say('not finished: ' + ', '.join([*outcome.failed, *outcome.busy]))
+    if outcome.failed or outcome.busy or plan.incomplete:
+        say('not finished: ' + ', '.join([*outcome.failed, *outcome.busy, *plan.incomplete]))
         return 1
     return 0
 
@@ -140,6 +146,8 @@ def main() -> int:
                          '--keep-changed takes their rows as they are, --only leaves them out, '
                          'another --work-dir and --rows keep both')
     check(plan, args.dry_run)
+    for name, reason in plan.incomplete.items():
+        say(f'{name}: left as it is: {reason}')
     if args.dry_run:
         return 0
     status = perform(plan, args)

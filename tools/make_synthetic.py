@@ -5,9 +5,11 @@
     python tools/make_synthetic.py --out /tmp/few --quick
 
 Writes images, LiDAR, point labels, Occ3D labels, teacher files, text embeddings, a retrieval
-benchmark, nuScenes tables and OUT/synthetic_infos_{train,val}.json. The same arguments give the
-same bytes. Run again after an interruption, it goes on where it was; other arguments on the same
-folder are refused. Exit status: 0 done; 2 an argument or the folder is wrong.
+benchmark, nuScenes tables and OUT/synthetic_infos_{train,val}.json. The same arguments and text
+encoder (CLIP where its weights are found, see LANGOCC_CLIP_WEIGHTS, else a list of offline words)
+give the same bytes. Run again after an interruption, it goes on where it was; other arguments or
+another text encoder on the same folder are refused. Exit status: 0 done; 2 an argument or the
+folder is wrong.
 """
 import argparse
 import os
@@ -20,8 +22,11 @@ from tqdm import tqdm
 
 from langocc.datasets.nuscenes_prepare import FILE_KINDS, prepare_infos
 from langocc.files import one_line_errors
+from langocc.synthetic.long_scenes import long_scene_note
 from langocc.synthetic.records import VERSION, Settings
+from langocc.synthetic.text import claim_text_embeddings
 from langocc.synthetic.writer import SPLITS_FILE, claim_folder, write_dataset
+from langocc.teachers import OfflineTextEncoder, available_text_encoder
 
 QUICK = dict(scenes_train=1, scenes_val=1, frames=3, image_size=(160, 90))
 
@@ -36,12 +41,14 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--scenes-val', type=int, default=default.scenes_val, metavar='N',
                         help='scenes of worlds that no training scene shares')
     parser.add_argument('--frames', type=int, default=default.frames, metavar='N',
-                        help='key frames a scene, at 2 Hz')
+                        help='key frames a scene, at 2 Hz; streets are made for 24 at the most')
     parser.add_argument('--image-size', type=int, nargs=2, default=default.image_size,
                         metavar=('W', 'H'), help='pixels, 16:9')
     parser.add_argument('--seed', type=int, default=default.seed)
     parser.add_argument('--workers', type=int, default=len(os.sched_getaffinity(0)), metavar='N',
                         help='processes (default: one a core)')
+    parser.add_argument('--offline-text', action='store_true',
+                        help='text embeddings of the offline words, also where CLIP is found')
     parser.add_argument('--quick', action='store_true',
                         help='sizes of tests: {scenes_train} + {scenes_val} scenes, {frames} '
                         'frames, {image_size[0]} x {image_size[1]}'.format(**QUICK))
@@ -69,10 +76,16 @@ def make(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     settings = Settings(seed=args.seed, scenes_train=args.scenes_train, scenes_val=args.scenes_val,
                         frames=args.frames, image_size=tuple(args.image_size))
-    claim_folder(Path(args.out), settings)  # a wrong folder is one line, without a bar
+    # A wrong folder is one line, without a bar.
+    claim_folder(Path(args.out), settings)
+    encoder = OfflineTextEncoder() if args.offline_text else available_text_encoder()
+    claim_text_embeddings(args.out, encoder)
+    note = long_scene_note(settings)
+    if note:
+        print(note, file=sys.stderr)
     total = settings.frames * len(settings.scenes())
     with tqdm(total=total, desc='streets', unit='frame') as progress:
-        made = write_dataset(args.out, settings, args.workers, progress.update)
+        made = write_dataset(args.out, settings, args.workers, progress.update, encoder)
     report = prepare_infos(
         root=args.out, version=VERSION, out_dir=args.out, splits=Path(args.out) / SPLITS_FILE,
         prefix='synthetic', required=FILE_KINDS,
@@ -89,7 +102,7 @@ def make(args: argparse.Namespace) -> None:
 
 def main(argv=None) -> int:
     """Runs the tool; returns the exit status."""
-    with one_line_errors('make_synthetic.py', ValueError):
+    with one_line_errors('make_synthetic.py', ValueError, ImportError):
         make(parse_args(argv))
     return 0
 

@@ -106,10 +106,16 @@ def test_failures_and_lists(here):
     status, output = here('--only', 'prior', 'camera-short-s0', BAD_METRICS='1')
     assert status == 1 and 'not finished: camera-short-s0, prior' in output
     assert 'ValueError: bad labels' in output and 'failed before' in here('--list')[1]
+    os.rename('benchmark', 'away')
+    for words in (('--dry-run', ), ('--only', 'camera-short-s1')):
+        status, output = here(*words)
+        assert status == 2 and "key 'retrieval': folder benchmark does not exist" in output
+    os.rename('away', 'benchmark')
+    assert not os.path.exists('work/camera-short-s1')
     status, output = here('--only', 'lidar')
     assert status == 2 and 'no such entry or run' in output
     status, output = here('--only', 'prior', '--max-hours', '1')
-    assert status == 0 and '| prior | - | - | 20.0 | 10.0 |' in output
+    assert status == 0 and '| prior | 20.0 | 10.0 |' in output
     assert here('--only', 'camera-short-s0', '--max-hours', '1e-6')[0] == 3
 
 
@@ -124,6 +130,23 @@ def test_changed_definitions(here, command):
     assert read(command.root / 'rows' / 'camera-short-s0.json')['train_steps'] == 8
     assert here('--only', 'camera-short-s0', '--redo')[0] == 0
     assert read(command.root / 'rows' / 'camera-short-s0.json')['train_steps'] == 9
+
+
+def test_a_row_whose_checkpoint_is_elsewhere_is_left_alone(here, command):
+    """Said by --list and by the run, which does the others; with the work dir it is completed."""
+    assert here('--only', 'prior', 'camera-short-s0')[0] == 0
+    (command.root / 'list.yaml').write_text(FILE.replace('short]', 'short], cost: true'))
+    row = (command.root / 'rows' / 'camera-short-s0.json')
+    before = row.read_bytes()
+    os.rename('work', 'elsewhere')
+    reason = 'camera-short-s0: left as it is: its row has no cost, and no trained checkpoint'
+    assert reason in here('--list')[1]
+    status, output = here()
+    assert status == 1 and reason in output and 'not finished: camera-short-s0' in output
+    assert row.read_bytes() == before and os.path.exists('rows/camera-short-s1.json')
+    assert read(command.root / 'work' / 'summary.json')['incomplete'].keys() == {'camera-short-s0'}
+    assert here('--only', 'camera-short-s0', '--work-dir', 'elsewhere')[0] == 0
+    assert 'cost' in read(row)
 
 
 def test_an_option_that_goes_nowhere_stops_everything_before_it_starts(here, command):

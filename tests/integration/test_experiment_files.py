@@ -46,16 +46,16 @@ def test_the_table_has_what_it_must_show(runs):
     entries = {}
     for run in runs('synthetic').values():
         entries.setdefault((run.entry, run.budget), []).append(run.seed)
-    trained = ['camera', 'lidar', 'rgb', 'twin']
-    assert set(entries) == {('prior', None), *((name, budget) for name in trained
-                                               for budget in ('quickstart', 'long'))}
+    trained = ['camera', 'lidar', 'mixed', 'rgb', 'twin']
+    assert set(entries) == {('prior', None), ('slab', None), *(
+        (name, budget) for name in trained for budget in ('quickstart', 'long'))}
     for name in ('camera', 'twin'):
         assert entries[name, 'long'] == entries[name, 'quickstart'] == [0, 1, 2]
 
 
 @pytest.mark.parametrize('name, shared', [
     ('synthetic_ablations', {'camera-quickstart-s0'}),
-    ('synthetic_baselines', {'prior', 'lidar-quickstart-s0', *(
+    ('synthetic_baselines', {'prior', 'slab', 'lidar-quickstart-s0', *(
         f'{entry}-quickstart-s{seed}' for entry in ('camera', 'twin') for seed in range(3))})])
 def test_files_share_rows_of_the_main_table(runs, name, shared):
     main, other = runs('synthetic'), runs(name)

@@ -204,3 +204,10 @@ def test_killed_and_run_again_gives_the_bytes_of_a_clean_run(repository, tmp_pat
     again = run(repository, killed, '--quick', '--seed', 5)
     assert again.returncode == 2 and again.stderr.strip().count('\n') == 0
     assert 'other arguments (seed 0 there, 5 asked)' in again.stderr
+    about = killed / 'text_embeds' / 'encoder.json'
+    about.write_text(about.read_text().replace('offline words v1', 'CLIP ViT-B-16'))
+    before = digests(killed)
+    again = run(repository, killed, '--quick', '--offline-text')
+    assert again.returncode == 2 and again.stderr.strip().count('\n') == 0
+    assert "made by 'CLIP ViT-B-16', this run would use 'offline words v1'" in again.stderr
+    assert digests(killed) == before

@@ -13,6 +13,13 @@ train_dataloader = dict(dataset=dict(pipeline=[dict(type='Load'), dict(
 BASE = 'default_hooks = dict(checkpoint=dict(type="Hook", interval=1))\nrandomness = dict(seed=0)\n'
 
 # Steps are appended to steps.txt beside the checkpoints: a resumed training shows no step twice.
+# A config of a prior that reads a file, and of a training that reads a folder.
+READING = '''
+_base_ = ['config.py']
+model = dict(prior='{root}/prior.npz')
+train_dataloader = dict(dataset=dict(pipeline=[dict(teacher=dict(root='{root}/maps'))]))
+test_dataloader = dict(dataset=dict(root='{root}'))
+'''
 TRAIN = '''import os, sys, time
 words, env = sys.argv, os.environ
 folder, resume = words[words.index('--work-dir') + 1], '--resume' in words

@@ -1,10 +1,10 @@
 """Experiment files, definitions and tables."""
 import pytest
-from experiments_factory import write_stand_ins
+from experiments_factory import READING, write_stand_ins
 
 from langocc.experiments import (
-    Run, class_table, comparison_table, definition_of, fingerprint, load_config, query_table,
-    read_experiments, read_rows
+    Run, check_inputs, class_table, comparison_table, definition_of, fingerprint, load_config,
+    query_table, read_experiments, read_rows
 )
 from langocc.experiments.fingerprint import describe_change, option_arguments
 from langocc.files import write_json
@@ -162,6 +162,31 @@ def test_a_config_that_does_not_read_the_steps_is_refused(folder):
         load_config(run_of(folder, steps=9))
 
 
+def test_files_and_folders_that_a_run_reads_are_looked_for(folder, monkeypatch):
+    """One after the other is there; a training reads its maps, a prior what it is scored on."""
+    (folder / 'reading.py').write_text(READING.format(root=folder / 'data'))
+    benchmark = str(folder / 'data' / '${WHICH}')
+    training = Run(entry='a', title='a', config=str(folder / 'reading.py'), seed=0,
+                   retrieval=benchmark)
+    prior = Run(entry='prior', title='prior', config=str(folder / 'reading.py'), train=False)
+
+    def check(run, missing):
+        with pytest.raises(FileNotFoundError, match=f'run {run.name}.*{missing} .*does not exist'):
+            check_inputs(run, load_config(run))
+
+    monkeypatch.setenv('WHICH', 'benchmark')
+    check(prior, 'file .*/data/prior.npz')
+    (folder / 'data').mkdir()
+    (folder / 'data' / 'prior.npz').write_text('')
+    check_inputs(prior, load_config(prior))
+    check(training, 'folder .*/data/maps')
+    (folder / 'data' / 'maps').mkdir()
+    with pytest.raises(FileNotFoundError, match="run a-s0, key 'retrieval': .*/data/benchmark "):
+        check_inputs(training, load_config(training))
+    (folder / 'data' / 'benchmark').mkdir()
+    check_inputs(training, load_config(training))
+
+
 def row(entry, budget, seed, **values):
     steps = dict(short=4, long=8).get(budget)
     return dict(run=f'{entry}-{budget}-s{seed}', entry=entry, title=f'{entry} rays', budget=budget,
@@ -211,8 +236,31 @@ def test_rows_of_a_folder(tmp_path, folder):
     assert [item['run'] for item in rows] == ['camera-short-s0', 'camera-short-s1',
                                               'camera-long-s0']
     assert rows[0]['title'] == 'camera only'
+    assert len({item['entry'] for item in rows}) == 1
     (tmp_path / 'rows' / 'camera-short-s1.json').write_text('{"run": "camera-short-s1"}')
     with pytest.raises(ValueError, match="camera-short-s1.json is not the row of run .*'entry'"):
         read_rows(tmp_path / 'rows')
     with pytest.raises(FileNotFoundError, match='no rows in'):
         read_rows(tmp_path / 'none')
+
+
+def test_unlike_rows_are_not_averaged(tmp_path):
+    """Other steps or options stand alone; another code of the config is only named."""
+    def define(number, **values):
+        return dict(ROWS[number], definition=dict(dict(config='c', options={}, seed=number),
+                                                  **values))
+
+    def lines(*rows):
+        for item in rows:
+            write_json(tmp_path / 'rows' / f'{item["run"]}.json', item)
+        table = comparison_table(read_rows(tmp_path / 'rows'))
+        return [line.split(' |')[:4] for line in table.splitlines()[2:]]
+
+    assert lines(define(0), define(1), define(2)) == [['| camera rays', ' 4', ' 3', ' 13.0 ± 3.6']]
+    assert lines(dict(define(0), train_steps=2)) == [
+        ['| camera rays, steps: 4 -> 2', ' 2', ' 1', ' 10.0'],
+        ['| camera rays', ' 4', ' 2', ' 14.5 ± 3.5']]
+    assert lines(define(0), define(1, options={'lr': 1}))[1] == [
+        '| camera rays, options lr: None -> 1', ' 4', ' 1', ' 12.0']
+    assert lines(define(1), define(2, config='d')) == [
+        ['| camera rays, 2 versions of the config', ' 4', ' 3', ' 13.0 ± 3.6']]

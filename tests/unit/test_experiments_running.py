@@ -16,8 +16,9 @@ def bench(tmp_path):
     """Plans and performs runs; ``stop_at``: stop when a line of progress has that in it."""
     write_stand_ins(tmp_path)
 
-    def perform(runs, redo=None, stop_at=None, **values):
-        plan = make_plan(runs, tmp_path / 'work', tmp_path / 'rows', tmp_path / 'tools', redo)
+    def perform(runs, redo=None, stop_at=None, keep_changed=False, **values):
+        plan = make_plan(runs, tmp_path / 'work', tmp_path / 'rows', tmp_path / 'tools', redo,
+                         keep_changed)
         lines = []
 
         def say(line):
@@ -187,6 +188,65 @@ def test_cost_can_be_added_to_a_finished_run(bench):
     assert len(plan.finished) == 1
 
 
+def test_what_a_row_lacks_is_no_reason_to_train_again(bench):
+    """Its run's folder is gone, then another run is there; only 'all' makes it anew."""
+    bench(runs_of(bench))
+    path, folder = bench.root / 'rows' / 'a-short-s0.json', bench.root / 'work' / 'a-short-s0'
+    before = path.read_bytes()
+    folder.rename(bench.root / 'elsewhere')
+    more = runs_of(bench, cost=True, retrieval=str(bench.root / 'benchmark'))
+    for redo in (None, 'changed'):
+        plan, outcome = bench(more, redo)
+        assert not plan.pending and not outcome.finished and path.read_bytes() == before
+        assert plan.incomplete['a-short-s0'] == (
+            f'its row has no retrieval and cost, and no trained checkpoint of it is in {folder}: '
+            'name the --work-dir of its training; or --redo all --only a-short-s0 makes run and '
+            'row anew')
+    (bench.root / 'elsewhere').rename(folder)
+    metrics = (folder / 'metrics.json').read_text()
+    (folder / 'metrics.json').write_text(metrics.replace('20.0', '19.0'))
+    plan, _ = bench(more)
+    assert 'another run (its scores differ' in plan.incomplete['a-short-s0']
+    assert path.read_bytes() == before
+    (folder / 'metrics.json').write_text(metrics)
+    made = dict(read(path), machine='a machine of old')
+    path.write_text(json.dumps(made))
+    assert bench(more)[1].finished and len(steps_done(folder)) == 6
+    row = read(path)
+    assert {key: row[key] for key in made} == made and {'retrieval', 'cost'} <= row.keys()
+    assert bench(more, 'all')[1].finished and read(path)['machine'] != 'a machine of old'
+
+
+def test_what_a_kept_row_lacks_is_measured(bench):
+    bench(runs_of(bench))
+    path, folder = bench.root / 'rows' / 'a-short-s0.json', bench.root / 'work' / 'a-short-s0'
+    old = read(path)
+    changed = runs_of(bench, options={'model.width': 2}, steps=7, cost=True)
+    assert bench(changed)[0].changed
+    plan, outcome = bench(changed, keep_changed=True)
+    assert outcome.finished == ['a-short-s0'] and len(steps_done(folder)) == 6
+    row = read(path)
+    assert row.pop('cost') and row == old and row['train_steps'] == 6
+    assert bench(changed, keep_changed=True)[0].finished
+    asked = runs_of(bench, steps=7, retrieval=str(bench.root / 'benchmark'))
+    folder.rename(bench.root / 'elsewhere')
+    plan, _ = bench(asked, keep_changed=True)
+    assert 'no retrieval, and no trained checkpoint' in plan.incomplete['a-short-s0']
+
+
+def test_a_row_names_the_machine_of_its_training(bench):
+    bench(runs_of(bench))
+    (bench.root / 'rows' / 'a-short-s0.json').unlink()
+    state = bench.root / 'work' / 'a-short-s0' / 'state.json'
+    made = read(state)
+    assert 'CPU core' in made['attempts'][0]['machine'] and made['attempts'][0]['threads']
+    made['attempts'][0].update(machine='a machine of old', torch='1.0', threads='3')
+    state.write_text(json.dumps(made))
+    bench(runs_of(bench))
+    row = read(bench.root / 'rows' / 'a-short-s0.json')
+    assert (row['machine'], row['torch'], row['threads']) == ('a machine of old', '1.0', '3')
+
+
 def test_a_folder_that_another_process_works_in_is_left_alone(bench, monkeypatch):
     monkeypatch.setattr(Job.lock, '__defaults__', (0.1, ))
     job = make_plan(runs_of(bench), bench.root / 'work', bench.root / 'rows',
@@ -227,6 +287,9 @@ def test_time_left(bench):
                      bench.root / 'rows', bench.root / 'tools')
     assert time_left(plan.pending, [], bench.root / 'rows', 1) == 4
     assert time_left(plan.pending[1:], [], bench.root / 'rows', 1) is None
+    plan = make_plan(runs, bench.root / 'work', bench.root / 'rows', bench.root / 'tools', 'all')
+    Schedule(plan, bench.root / 'rows', 'all')
+    assert time_left(plan.pending, [], bench.root / 'rows', 1) == 3  # what is there is removed
     assert words_of(None) == 'time left not known yet' and words_of(20) == 'less than a minute left'
     assert words_of(3600 * 2 + 290) == 'about 2 h 05 min left' and words_of(61) == (
         'about 1 min left')

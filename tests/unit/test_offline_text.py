@@ -11,9 +11,11 @@ from mmdet3d.registry import TASK_UTILS
 from langocc.synthetic.confusions import SYNTHETIC_CLASSES, SYNTHETIC_DYNAMIC, SYNTHETIC_PROMPTS
 from langocc.synthetic.text import synthetic_words, write_text_embeddings
 from langocc.teachers import (
-    CITYSCAPES_CLASSES, OfflineTextEncoder, TextEmbeddings, UnknownWordError, Vocabulary
+    CITYSCAPES_CLASSES, OfflineTextEncoder, Reducer, TextEmbeddings, UnknownWordError, Vocabulary,
+    fit_reducer
 )
 from langocc.teachers.offline_text import OFFLINE_WORDS, read_words
+from langocc.teachers.text_match import strange_to
 
 HASH = 'fa0926c835a0bb07f6c748078485a70c8bc2b287dc8d4935b7ae87cab97d6e90'
 ENCODER = OfflineTextEncoder()
@@ -119,6 +121,78 @@ def test_other_lines_change_no_row(tmp_path):
     assert other.words == ('car', 'sedan', 'my car')
     assert torch.equal(other.encode(['car', 'sedan']), ENCODER.encode(['car', 'sedan']))
     assert OFFLINE_WORDS.is_file()
+
+
+def test_rows_of_a_file_are_asked_as_the_encoder_is(tmp_path, monkeypatch):
+    """In any spelling that it knows; of what it does not know no CLIP is said to have made it."""
+    monkeypatch.setenv('LANGOCC_CLIP_WEIGHTS', str(tmp_path / 'nowhere'))  # is not even looked for
+    stored = TextEmbeddings(write_text_embeddings(tmp_path, ENCODER))
+    spelled = ['Car', 'fire-truck', 'traffic_light', ' Fire  Truck', 'Traffic-Light']
+    plain = ['car', 'fire truck', 'traffic light', 'fire truck', 'traffic light']
+    assert torch.equal(stored.encode(spelled), stored.encode(plain))
+    assert all(word in stored for word in spelled) and 'zebra' not in stored
+    with pytest.raises(UnknownWordError) as error:
+        stored.encode(['Car', 'zebra'])
+    said = str(error.value)
+    assert "embedding for 'zebra' in" in said and 'did not make' not in said
+    assert "Other words: 'offline words v1' made these rows, a fixed list of words" in said
+    assert 'the CLIP that made these rows' not in said
+    (tmp_path / 'text_embeds' / 'encoder.json').unlink()
+    assert 'Car' not in TextEmbeddings(tmp_path / 'text_embeds' / 'words.npz', free_text=False)
+
+
+def test_rows_of_another_encoder_are_strange_to_a_reducer():
+    """Of the encoder itself also words that it was not fitted to are not."""
+    rows = ENCODER.encode(ENCODER.words)
+    reducer, _ = fit_reducer(rows[::2], dims=128)
+    assert strange_to(reducer, rows[1::2]) == ''
+    drawn = torch.randn(80, 512, generator=torch.Generator().manual_seed(0))
+    other = torch.nn.functional.normalize(drawn + 3 * drawn[:1], dim=1)  # as narrow as text is
+    assert 'keeps a mean cosine of 0.' in strange_to(reducer, other)
+    assert 'expected more than 0.75' in strange_to(reducer, other)
+    wide = Reducer.from_config(dict(dims=(512, 300)))
+    assert strange_to(wide, other) == '' and strange_to(reducer, other[:0]) == ''
+
+
+class OtherEncoder(OfflineTextEncoder):
+    """Rows of 128 numbers, which call themselves something else."""
+    name = 'CLIP of a dream'
+
+    def __init__(self):
+        super().__init__(128)
+
+
+def digests(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_rows_that_others_were_fitted_to_are_not_replaced(tmp_path):
+    folder = write_text_embeddings(tmp_path / 'offline', ENCODER).parent
+    before = digests(folder)
+    with pytest.raises(ValueError, match="made by 'offline words v1', this run would use 'CLIP of "
+                                         "a dream'.*not replaced. To go on .*--offline-text;"):
+        write_text_embeddings(tmp_path / 'offline', OtherEncoder())
+    with pytest.raises(ValueError, match="by another 'offline words v1': embed_dims differ"):
+        write_text_embeddings(tmp_path / 'offline', OfflineTextEncoder(256))
+    assert digests(folder) == before
+    write_text_embeddings(tmp_path / 'clip', OtherEncoder())
+    with pytest.raises(ValueError, match='name its weights in LANGOCC_CLIP_WEIGHTS; for others'):
+        write_text_embeddings(tmp_path / 'clip', ENCODER)
+
+
+def test_rows_of_unknown_or_other_words_are_not_replaced(tmp_path, monkeypatch):
+    folder = write_text_embeddings(tmp_path, ENCODER).parent
+    (folder / 'words.npz').unlink()  # as if killed: the same encoder goes on
+    write_text_embeddings(tmp_path, ENCODER)
+    before = digests(folder)
+    names = json.loads((folder / 'names.json').read_text())['words']
+    monkeypatch.setattr('langocc.synthetic.text.synthetic_words', lambda: tuple(names[::-1]))
+    with pytest.raises(ValueError, match='another list of words'):
+        write_text_embeddings(tmp_path, ENCODER)
+    (folder / 'encoder.json').unlink()
+    with pytest.raises(ValueError, match='no encoder.json that says what made it'):
+        write_text_embeddings(tmp_path, ENCODER)
+    assert (folder / 'words.npz').read_bytes() == before['words.npz']
 
 
 def test_files_of_a_data_root(tmp_path):

@@ -8,6 +8,9 @@ from langocc.synthetic.lidar import (
     ELEVATIONS, LIDARSEG_CATEGORIES, MAX_RANGE, NUM_BEAMS, RANGE_NOISE, beam_directions,
     category_to_class, raw_categories, scan
 )
+from langocc.synthetic.long_scenes import long_scene_note
+from langocc.synthetic.plan import street_plan
+from langocc.synthetic.records import Settings
 from langocc.synthetic.rig import (
     CAMERAS, CHANNELS, LIDAR_CHANNEL, camera_intrinsics, sensor_to_ego, shutter_delay
 )
@@ -82,11 +85,23 @@ def test_the_drive_integrates_its_speed(seed):
 
 def test_a_short_route_is_driven_slowly_or_refused():
     drive = Drive(PlainWorld([], length=10.).route, 10, np.random.default_rng(0))
-    assert drive.arc_length(drive.end) == pytest.approx(10)
+    assert drive.arc_length(drive.end) == pytest.approx(10) and drive.scale < 0.5
+    assert Drive(PlainWorld([], length=200.).route, 10, np.random.default_rng(0)).scale == 1
     with pytest.raises(ValueError, match='route of 1.0 m is too short for 10 key frames'):
         Drive(PlainWorld([], length=1.).route, 10, np.random.default_rng(0))
     with pytest.raises(ValueError, match='outside the drive'):
         drive.arc_length(drive.end + 1)
+
+
+def test_long_scenes_are_told_what_they_lose():
+    """24 key frames drive as they should; of 60 every street is too short, and ways may cross."""
+    few = Settings(scenes_train=1, scenes_val=1, frames=24)
+    assert long_scene_note(few) == ''
+    note = long_scene_note(Settings(scenes_train=1, scenes_val=1, frames=60))
+    assert 'of 60 key frames last 29.6 s' in note and 'for the first 12 s only' in note
+    assert 'In 2 of 2 scenes the route is too short: the ego car drives at 0.' in note
+    assert all(Drive(street_plan(0, scene.world_index).route, 24, scene.rng('drive')).scale > 0.9
+               for scene in few.scenes())
 
 
 def test_beams():

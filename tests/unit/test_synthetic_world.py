@@ -11,6 +11,7 @@ from langocc.synthetic import SKY, make_world
 from langocc.synthetic.ground import Ground, Road, Verges
 from langocc.synthetic.light import Light
 from langocc.synthetic.paths import Path
+from langocc.synthetic.plan import street_plan
 from langocc.synthetic.random import generator
 from langocc.synthetic.snapshot import Snapshot, pixel_directions
 from langocc.synthetic.solids import SolidBuilder, Solids, pose_at, turn_about
@@ -232,6 +233,37 @@ def test_boxes_move_with_their_velocity(worlds):
         assert_allclose(moved, before.velocity, atol=0.25)  # bends turn it a little in 0.1 s
         speeds.append(np.linalg.norm(before.velocity))
     assert min(speeds) == 0 and max(speeds) > 3
+
+
+def test_streets_cross_and_the_ego_car_turns():
+    """Of a dozen streets of the default set; a route that leaves the main road takes another."""
+    crossings, turns = set(), []
+    for index in range(12):
+        plan = street_plan(0, index)
+        crossings.add(len(plan.roads) - 1)
+        first, last = plan.route.path.at(np.array([0., plan.route.length]))
+        gaps = [abs(road.path.project(last[None, :2])[1][0]) for road in plan.roads]
+        if gaps[0] > plan.roads[0].half_width:
+            turns.append(abs((last[2] - first[2] + np.pi) % (2 * np.pi) - np.pi))
+            assert gaps[0] > 20 and gaps[1] < plan.roads[1].half_width
+    assert crossings == {0, 1, 2} and 2 <= len(turns) <= 8
+    assert np.deg2rad(60) < min(turns) <= max(turns) < np.deg2rad(120)
+
+
+def test_what_may_park_parks_and_moves(worlds):
+    found = {}
+    for box in [box for world in worlds for box in world.at(0.).boxes]:
+        speed = np.linalg.norm(box.velocity)
+        found.setdefault((box.category, box.attribute), []).append(speed)
+    moving = {'vehicle.moving', 'cycle.with_rider', 'pedestrian.moving'}
+    for (_, attribute), speeds in found.items():
+        assert min(speeds) > 0.5 if attribute in moving else max(speeds) == 0, attribute
+    kinds = {(category.split('.')[1], attribute.split('.')[-1]) for category, attribute in found}
+    for name in ('car', 'truck', 'bus'):
+        assert {(name, 'parked'), (name, 'moving')} <= kinds, name
+    for name in ('bicycle', 'motorcycle'):
+        assert {(name, 'without_rider'), (name, 'with_rider')} <= kinds, name
+    assert {('pedestrian', 'moving'), ('pedestrian', 'standing')} <= kinds
 
 
 def test_all_classes_occur(worlds):

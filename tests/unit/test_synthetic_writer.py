@@ -13,7 +13,9 @@ from langocc.synthetic.frames import box_corners, make_frame, open_scene
 from langocc.synthetic.records import VERSION, Settings, pose_record
 from langocc.synthetic.rig import CAMERAS, sensor_to_ego
 from langocc.synthetic.tables import build_tables
-from langocc.synthetic.writer import remove_temporaries, write_dataset
+from langocc.synthetic.text import claim_text_embeddings
+from langocc.synthetic.writer import claim_folder, remove_temporaries, write_dataset
+from langocc.teachers import OfflineTextEncoder
 
 SETTINGS = Settings(scenes_train=1, scenes_val=1, frames=2, image_size=(64, 36))
 
@@ -77,6 +79,15 @@ def test_what_a_folder_holds_is_minded(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match='another run writes'):
             write_dataset(tmp_path / 'set', SETTINGS)
+
+
+def test_text_of_another_encoder_is_refused_before_a_frame_is_made(tmp_path):
+    """Also where the first run was cut off before it embedded anything."""
+    claim_folder(tmp_path / 'set', SETTINGS)
+    claim_text_embeddings(tmp_path / 'set', OfflineTextEncoder())
+    with pytest.raises(ValueError, match="by another 'offline words v1': embed_dims differ"):
+        write_dataset(tmp_path / 'set', SETTINGS, encoder=OfflineTextEncoder(64))
+    assert not (tmp_path / 'set' / 'samples').exists()
 
 
 def test_settings_are_checked():

@@ -54,9 +54,9 @@ def words_of(seconds: Optional[float]) -> str:
 
 def _train_seconds(job: Job, paces: Dict[str, List[float]]) -> Optional[float]:
     """Seconds of training that a job has before it; None where no pace is known."""
-    if not job.run.train or job.next_stage() != 'train':
+    if not job.run.train or not (job.anew or job.next_stage() == 'train'):
         return 0.
-    progress = job.progress()
+    progress = None if job.anew else job.progress()
     if progress is not None:
         return (progress[1] - progress[0]) * progress[2]
     known = paces.get(job.run.entry) or [pace for values in paces.values() for pace in values]

@@ -18,7 +18,7 @@ from ..files import write_json
 from .child import Child, last_lines
 from .definition import Run, expand_variables
 from .fingerprint import environment_of, fingerprint, option_arguments
-from .machine import git_commit
+from .machine import git_commit, machine_in_words, torch_version
 
 STAGES = ('train', 'test', 'retrieval', 'cost')
 NO_VALIDATION = ('val_cfg=None', 'val_dataloader=None', 'val_evaluator=None')
@@ -37,12 +37,14 @@ class Job:
     Attributes:
         state: what ``state.json`` holds: definition, attempts of stages.
         failure: stage, exit status and last lines of the log, where it failed this time.
+        anew: what is in the folder will be removed before the first stage.
     """
 
     def __init__(self, run: Run, definition: Dict[str, Any], folder: Path, tools: Path):
         self.run, self.definition, self.folder, self.tools = run, definition, folder, tools
         self.state = self._read_state()
         self.failure: Optional[Dict[str, Any]] = None
+        self.anew = False
         self._child: Optional[Child] = None
         self._stage = ''
         self._lock = -1
@@ -113,7 +115,7 @@ class Job:
                 shutil.rmtree(path)
             elif path.name != 'lock':
                 path.unlink()
-        self.state = {}
+        self.state, self.anew = {}, False
 
     def advance(self, environment: Dict[str, str]) -> bool:
         """Look at the stage under way and start the next; True while there is something to do.
@@ -189,7 +191,9 @@ class Job:
         return finished or checkpoint.stem == f'iter_{self.run.steps}'
 
     def _start(self, stage: str, environment: Dict[str, str]) -> None:
-        attempt = dict(stage=stage, started=time.time(), commit=git_commit(self.tools))
+        attempt = dict(stage=stage, started=time.time(), commit=git_commit(self.tools),
+                       machine=machine_in_words(), torch=torch_version(),
+                       threads=environment.get('OMP_NUM_THREADS'))
         self.state = dict(definition=self.definition, fingerprint=fingerprint(self.definition),
                           attempts=[*self.state.get('attempts', []), attempt])
         (self.folder / 'failure.json').unlink(missing_ok=True)

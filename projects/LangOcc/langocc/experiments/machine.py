@@ -16,6 +16,11 @@ def machine_in_words() -> str:
     return words
 
 
+def torch_version() -> str:
+    """With what it was built for, as in '2.4.1+cpu'."""
+    return str(torch.__version__)
+
+
 def git_commit(folder: Path) -> str:
     """Short hash of the repository around ``folder``, '-dirty' with changes, '' without git."""
     done = subprocess.run(

@@ -1,59 +1,75 @@
 """One JSON row a finished run: small enough to be committed, whole enough to make every table."""
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
-
-import torch
 
 from ..files import write_json
 from .definition import Run
 from .fingerprint import fingerprint
 from .job import Job
-from .machine import machine_in_words
+from .machine import machine_in_words, torch_version
+from .unlike import set_apart
 
 _QUERY_KEYS = ('query', 'split', 'positives', 'chance', 'all', 'visible', 'teacher')
+_PARTS = ('retrieval', 'cost')  # what a run may ask for beside its scores
 _COST_KEYS = ('trained_parameters', 'flops', 'seconds', 'peak_memory_mb', 'device', 'input')
 
 
-def make_row(job: Job, threads: Optional[str] = None) -> Dict[str, Any]:
+def make_row(job: Job) -> Dict[str, Any]:
     """The row of a finished job.
 
     Times are wall-clock seconds over all attempts of a stage, with what was lost when one was cut
     off; ``attempts`` says how many the training took. Peak memory: the largest resident size of a
     process of the training, and on a GPU the allocator's peak, MB. Options and environment are in
-    ``definition``. ``cost`` is that of one prediction, see :mod:`langocc.apis.model_cost`.
+    ``definition``. ``cost`` is that of one prediction, see :mod:`langocc.apis.model_cost`. Machine,
+    threads (on a CPU rounding depends on them) and torch are those of the last training, or test.
 
     Args:
         job: all its stages are finished.
-        threads: OMP_NUM_THREADS of its tools; on a CPU rounding depends on it.
     """
-    run = job.run
+    run, trainings = job.run, job.attempts('train')
     row = dict(
         run=run.name, entry=run.entry, title=run.title, config=run.config, seed=run.seed,
         budget=run.budget, train_steps=_steps(job), fingerprint=fingerprint(job.definition),
-        definition=job.definition, metrics=_rounded(_read(job.folder / 'metrics.json')))
-    if run.retrieval:
-        result = _read(job.folder / 'retrieval.json')
-        row['retrieval'] = _rounded(dict(
-            means=result['means'], queries=[{key: query[key] for key in _QUERY_KEYS if key in query}
-                                            for query in result['queries']]))
-    if run.cost:
-        cost = _read(job.folder / 'cost.json')
-        row['cost'] = _rounded({key: cost[key] for key in _COST_KEYS})
+        definition=job.definition, metrics=scores_of(job),
+        **{part: _part(job, part) for part in _PARTS if getattr(run, part)})
     if run.train:
-        trainings = job.attempts('train')
         row.update(attempts=len(trainings), train_seconds=_sum(trainings, 'seconds'),
                    train_cpu_seconds=_sum(trainings, 'cpu_seconds'),
                    peak_memory_mb=max(item.get('peak_mb', 0) for item in trainings))
         allocated = gpu_peak(job.folder / 'train')
         if allocated is not None:
             row['gpu_peak_memory_mb'] = allocated
-    commits = [item['commit'] for item in job.attempts('train') or job.attempts('test')]
+    made = trainings or job.attempts('test')
+    now = dict(machine=machine_in_words(), threads=None, torch=torch_version())
     row.update(test_seconds=_sum(job.attempts('test')[-1:], 'seconds'),
-               commit=', '.join(dict.fromkeys(commits)), date=date.today().isoformat(),
-               machine=machine_in_words(), threads=threads, torch=torch.__version__)
+               commit=', '.join(dict.fromkeys(item['commit'] for item in made)),
+               date=date.today().isoformat(),
+               **{key: made[-1].get(key, value) for key, value in now.items()})
     return row
+
+
+def completed_row(row: Dict[str, Any], job: Job) -> Dict[str, Any]:
+    """``row`` with what its run asks for and it had not, of a finished job of the same training."""
+    return {**row, **{part: _part(job, part) for part in missing_parts(row, job.run)}}
+
+
+def scores_of(job: Job) -> Optional[Dict[str, Any]]:
+    """The scores in a job's folder, as a row has them; None where there are none."""
+    path = job.folder / 'metrics.json'
+    return _rounded(_read(path)) if path.is_file() else None
+
+
+def _part(job: Job, part: str) -> Dict[str, Any]:
+    """``retrieval`` or ``cost`` of a finished job, as a row has it."""
+    result = _read(job.folder / f'{part}.json')
+    if part == 'cost':
+        return _rounded({key: result[key] for key in _COST_KEYS})
+    queries = [{key: query[key] for key in _QUERY_KEYS if key in query}
+               for query in result['queries']]
+    return _rounded(dict(means=result['means'], queries=queries))
 
 
 def row_path(folder: Union[str, Path], run: str) -> Path:
@@ -80,7 +96,8 @@ def read_row(folder: Union[str, Path], run: str) -> Optional[Dict[str, Any]]:
 
 def read_rows(folder: Union[str, Path], runs: Optional[List[Run]] = None) -> List[Dict[str, Any]]:
     """Rows of a folder: those of ``runs`` that are there, in their order, titled as the runs say
-    now; without ``runs`` all, by entry, steps and seed.
+    now; without ``runs`` all, by entry, steps and seed. Rows that tables must not average are told
+    apart (:func:`set_apart`).
 
     Raises:
         FileNotFoundError: there is none.
@@ -95,13 +112,18 @@ def read_rows(folder: Union[str, Path], runs: Optional[List[Run]] = None) -> Lis
         rows = [dict(row, title=run.title) for run, row in found if row is not None]
     if not rows:
         raise FileNotFoundError(f'no rows in {folder} (tools/compare.py writes them)')
-    return rows
+    return set_apart(rows)
 
 
-def is_finished(row: Optional[Dict[str, Any]], run: Run, definition: Dict[str, Any]) -> bool:
-    """Whether ``row`` is all that ``run`` asks for."""
-    return (row is not None and row['fingerprint'] == fingerprint(definition)
-            and (not run.retrieval or 'retrieval' in row) and (not run.cost or 'cost' in row))
+def missing_parts(row: Dict[str, Any], run: Run) -> List[str]:
+    """What ``run`` asks for beside scores and ``row`` has not: 'retrieval', 'cost'."""
+    return [part for part in _PARTS if getattr(run, part) and part not in row]
+
+
+def as_in_row(run: Run, row: Dict[str, Any]) -> Run:
+    """``run`` with the options, environment and steps that its row was made with."""
+    old = row['definition']
+    return replace(run, **{key: old[key] for key in ('options', 'environment', 'steps')})
 
 
 def gpu_peak(work_dir: Path) -> Optional[int]:

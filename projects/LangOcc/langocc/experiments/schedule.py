@@ -12,7 +12,9 @@ from .definition import Run
 from .estimate import time_left, words_of
 from .fingerprint import definition_of, describe_change
 from .job import Job
-from .rows import is_finished, make_row, read_row, row_path, write_row
+from .rows import (
+    as_in_row, completed_row, make_row, missing_parts, read_row, row_path, scores_of, write_row
+)
 
 # Keep freed memory: a CPU training step otherwise spends a sixth of its time in page faults.
 CPU_ENVIRONMENT = dict(MALLOC_ARENA_MAX='1', MALLOC_MMAP_MAX_='0',
@@ -27,10 +29,13 @@ class Plan:
         finished: their rows are there.
         pending: jobs to do, in order.
         changed: run name -> in words, what of its definition differs from its row's or folder's.
+        incomplete: run name -> in words, what its row lacks and why that cannot be measured. Such
+            a row stays as it is: to train again would replace scores that are good.
     """
     finished: List[Run] = field(default_factory=list)
     pending: List[Job] = field(default_factory=list)
     changed: Dict[str, str] = field(default_factory=dict)
+    incomplete: Dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,28 +65,52 @@ def make_plan(runs: Sequence[Run], work_dir: Path, rows: Path, tools: Path,
         tools: folder of train.py, test.py, eval_retrieval.py and model_cost.py.
         redo: 'changed': runs of another definition are made anew; 'all': every run is; None: they
             stand in ``changed`` and nowhere else.
-        keep_changed: rows of another definition count as finished, for changes that cannot matter.
+        keep_changed: rows of another definition are taken as they are, for changes that cannot
+            matter; what they lack is measured where their checkpoint is in the run's folder.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`definition_of`.
     """
     plan = Plan()
     for run in runs:
-        job = Job(run, definition_of(run), work_dir / run.name, tools)
-        row = read_row(rows, run.name)
-        if keep_changed and row is not None:
-            plan.finished.append(run)
-            continue
-        old = job.other_definition
-        if old is None and row is not None and row['definition'] != job.definition:
-            old = row['definition']
+        definition, row, old = definition_of(run), read_row(rows, run.name), None
+        kept = keep_changed and row is not None
+        if kept:
+            run, definition = as_in_row(run, row), row['definition']
+        job = Job(run, definition, work_dir / run.name, tools)
+        if not kept:
+            old = job.other_definition
+            if old is None and row is not None and row['definition'] != definition:
+                old = row['definition']
         if redo is None and old is not None:
-            plan.changed[run.name] = describe_change(old, job.definition)
-        elif redo != 'all' and old is None and is_finished(row, run, job.definition):
+            plan.changed[run.name] = describe_change(old, definition)
+        elif redo == 'all' or old is not None or row is None:
+            plan.pending.append(job)
+        elif not missing_parts(row, run):
             plan.finished.append(run)
         else:
-            plan.pending.append(job)
+            reason = _why_incomplete(job, row)
+            if reason:
+                plan.incomplete[run.name] = reason
+            else:
+                plan.pending.append(job)
     return plan
+
+
+def _why_incomplete(job: Job, row: Dict[str, Any]) -> str:
+    """What a row lacks and why it cannot be had from the job's folder; '' where it can."""
+    if job.is_stale:
+        reason = f'{job.folder} holds a run of another definition'
+    elif job.next_stage() == 'train':
+        reason = f'no trained checkpoint of it is in {job.folder}'
+    elif any(value != row['metrics'].get(key, value)
+             for key, value in (scores_of(job) or {}).items()):
+        reason = f'{job.folder} holds another run (its scores differ from those of the row)'
+    else:
+        return ''
+    missing = ' and '.join(missing_parts(row, job.run))
+    return (f'its row has no {missing}, and {reason}: name the --work-dir of its training; or '
+            f'--redo all --only {job.run.name} makes run and row anew')
 
 
 class Schedule:
@@ -104,6 +133,8 @@ class Schedule:
         self.environments = slot_environments(slots)
         self.outcome = Outcome()
         self._waiting = list(plan.pending)
+        for job in self._waiting:
+            job.anew = redo == 'all' or job.is_stale
         self._active: Dict[int, Job] = {}
         self._deadline = None if max_seconds is None else time.monotonic() + max_seconds
         self._spoke = time.monotonic()
@@ -140,7 +171,7 @@ class Schedule:
             if job.stage and job.stage != before:
                 self._tell(f'{job.run.name}: {_stage_words(job)}')
             if not goes_on:
-                self._finish(self._active.pop(slot), self.environments[slot])
+                self._finish(self._active.pop(slot))
         if time.monotonic() - self._spoke > self.every:
             self._tell(', '.join(f'{job.run.name}: {_stage_words(job)}'
                                  for job in self._active.values()))
@@ -157,10 +188,15 @@ class Schedule:
             job.clear()
         self._active[slot] = job
 
-    def _finish(self, job: Job, environment: Dict[str, str]) -> None:
+    def _finish(self, job: Job) -> None:
         name = job.run.name
         if job.failure is None:
-            row = make_row(job, environment['OMP_NUM_THREADS'])
+            row = read_row(self.rows, name)
+            if row is not None and (row['definition'], row['metrics']) == (
+                    job.definition, scores_of(job)):
+                row = completed_row(row, job)
+            else:
+                row = make_row(job)
             path = write_row(self.rows, row)
             self.outcome.finished.append(name)
             scores = ', '.join(f'{key} {row["metrics"][key]:.1f}' for key in (
@@ -212,7 +248,8 @@ def write_summary(path: Path, plan: Plan, outcome: Outcome) -> None:
     """Write what came of a plan as JSON."""
     write_json(path, dict(
         finished=[*(run.name for run in plan.finished), *outcome.finished], failed=outcome.failed,
-        busy=outcome.busy, stopped=outcome.stopped, changed=plan.changed), indent=1)
+        busy=outcome.busy, stopped=outcome.stopped, changed=plan.changed,
+        incomplete=plan.incomplete), indent=1)
 
 
 def _stage_words(job: Job) -> str:

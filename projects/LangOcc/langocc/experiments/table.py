@@ -38,6 +38,7 @@ def comparison_table(rows: Sequence[Row]) -> str:
     """The main table in Markdown; columns that no row has are left out."""
     columns = [
         ('geometric IoU', lambda row: row['metrics'].get('geo_IoU'), 1),
+        ('above 0.2 m', lambda row: row['metrics'].get('geo_IoU_above'), 1),
         ('mIoU (17)', lambda row: row['metrics'].get('occ17_mIoU'), 1),
         ('RayIoU', lambda row: row['metrics'].get('RayIoU'), 1),
         ('AP at LiDAR points', _retrieval_mean('visible'), 1),
@@ -48,12 +49,14 @@ def comparison_table(rows: Sequence[Row]) -> str:
         ('GPU memory, GB', _scaled('gpu_peak_memory_mb', 1 / 1024), 1),
         *((title, _cost(key, unit), digits) for title, key, unit, digits in COST_COLUMNS)]
     columns = [column for column in columns if any(column[1](row) is not None for row in rows)]
-    lines = [_line('run', 'steps', 'seeds', *(title for title, _, _ in columns)),
-             '|---|' + '---:|' * (2 + len(columns))]
+    counted = any(row['train_steps'] is not None or row['seed'] is not None for row in rows)
+    titles = [*(['steps', 'seeds'] if counted else []), *(title for title, _, _ in columns)]
+    lines = [_line('run', *titles), '|---|' + '---:|' * len(titles)]
     for group in group_rows(rows):
         steps = group[0]['train_steps']
-        seeds = len(group) if group[0]['seed'] is not None else '-'
-        lines.append(_line(group[0]['title'], '-' if steps is None else steps, seeds, *(
+        counts = ['-' if steps is None else steps,
+                  '-' if group[0]['seed'] is None else len(group)] if counted else []
+        lines.append(_line(group[0]['title'], *counts, *(
             mean_and_deviation(group, read, digits) for _, read, digits in columns)))
     return '\n'.join(lines)
 

@@ -96,7 +96,10 @@ class Furnisher:
             self.put(make, place, *args, category=category, attribute=attribute, margin=0.25)
 
     def _road_works(self) -> None:
-        """An excavator fenced off by barriers and cones on an outer lane away from the route."""
+        """An excavator fenced off by barriers and cones on an outer lane away from the route.
+
+        Where it finds no room, barriers and cones stand alone, at the last place tried.
+        """
         rng = generator(*self.keys, 'works')
         road = self.plan.roads[0]
         side = rng.choice([-1., 1.])

@@ -27,7 +27,7 @@ class Solids:
         to_unit: (K, 3, 4) float64, its inverse.
         tapers: (K, 2) float64.
         half_sizes: (K, 3) float64, along the solid's own axes.
-        materials: (K,) int64, see ``looks``.
+        materials: (K,) int64, see :mod:`.materials`.
         colors: (K, 3) float64, linear RGB.
         classes: (K,) uint8, Occ3D's.
         objects: (K,) int32, ids.

@@ -1,5 +1,9 @@
-"""What moves: vehicles and cycles in the lanes, people on the sidewalks. Nothing meets the ego car,
-wherever it is on its route, nor anything else on a road."""
+"""What moves: vehicles and cycles in the lanes, people on the sidewalks.
+
+For the first ``KEPT_APART`` seconds of a scene nothing meets the ego car, wherever it is on its
+route, nor anything else that moves, nor what stands with a box; later, ways may cross. Hedges and
+trees have no box: people may brush through them.
+"""
 from typing import Callable, List
 
 import numpy as np
@@ -10,7 +14,8 @@ from .plan import LENGTH, Plan
 from .random import generator
 from .things import CLEARANCE, Thing
 
-_TIMES = np.arange(-1., 12.1, 0.25)  # seconds for which ways are kept apart
+KEPT_APART = 12.  # seconds for which ways are kept apart: 24 key frames
+_TIMES = np.arange(-1., KEPT_APART + 0.1, 0.25)
 _REACH = 70.
 
 

@@ -14,7 +14,7 @@ _MARGIN = 0.1
 _SLOWEST = 0.5
 
 
-class Route(Protocol):
+class AnyRoute(Protocol):
     """A path through a world.
 
     Attributes:
@@ -42,11 +42,14 @@ class Drive:
         num_frames: key frames.
         rng: random numbers of this scene's drive.
 
+    Attributes:
+        scale: factor on the speed: 1, or less where the route is too short for it.
+
     Raises:
         ValueError: the route is so short that the car would creep under 0.5 m/s.
     """
 
-    def __init__(self, route: Route, num_frames: int, rng: np.random.Generator) -> None:
+    def __init__(self, route: AnyRoute, num_frames: int, rng: np.random.Generator) -> None:
         self.route = route
         self.end = key_frame_time(num_frames - 1) + _MARGIN
         self._mean = rng.uniform(MIN_SPEED + 1, MAX_SPEED - 1)
@@ -54,11 +57,11 @@ class Drive:
         self._pace = 2 * np.pi / rng.uniform(6., 12.)
         self._phase = rng.uniform(0., 2 * np.pi)
         distance = self._driven(self.end)
-        self._scale = min(1., route.length / distance)
-        if self._scale * distance < _SLOWEST * self.end:
+        self.scale = min(1., route.length / distance)
+        if self.scale * distance < _SLOWEST * self.end:
             raise ValueError(f'a route of {route.length:.1f} m is too short for {num_frames} key '
                              f'frames, {self.end:.1f} s at {_SLOWEST} m/s or more')
-        self._first = rng.uniform(0., max(route.length - self._scale * distance, 0.))
+        self._first = rng.uniform(0., max(route.length - self.scale * distance, 0.))
 
     def _driven(self, time: float) -> float:
         """Integral of the speed from 0 to ``time``, metres, before any slowing down."""
@@ -73,12 +76,12 @@ class Drive:
         """
         if not 0 <= time <= self.end:
             raise ValueError(f'time {time} s is outside the drive, 0 ... {self.end} s')
-        return min(self._first + self._scale * self._driven(time), self.route.length)
+        return min(self._first + self.scale * self._driven(time), self.route.length)
 
     def speed(self, time: float) -> float:
         """Metres per second."""
-        return self._scale * (self._mean
-                              + self._swing * np.sin(self._pace * time + self._phase))
+        wave = np.sin(self._pace * time + self._phase)
+        return self.scale * (self._mean + self._swing * wave)
 
     def pose(self, time: float) -> np.ndarray:
         """(4, 4) float64 ego -> global."""

@@ -20,13 +20,14 @@ from threadpoolctl import threadpool_limits
 
 from ..datasets.nuscenes_tables import pose_matrix
 from ..files import atomic_write, write_json
+from ..teachers import TextEncoder, available_text_encoder
 from .frames import make_frame, read_record, read_sweep
 from .lidar import category_classes
 from .records import VERSION, SceneSpec, Settings
 from .retrieval import LabelledSweep, PointCamera, write_benchmark
 from .rig import CAMERAS, LIDAR_CHANNEL, camera_intrinsics, sensor_to_ego
 from .tables import MAP_FILE, build_splits, build_tables
-from .text import write_text_embeddings
+from .text import claim_text_embeddings, write_text_embeddings
 
 SETTINGS_FILE = 'synthetic.json'
 SPLITS_FILE = 'splits.txt'
@@ -35,7 +36,8 @@ _TEMPORARY = re.compile(r'\..+\.[0-9a-f]{32}(\..+)?')
 
 
 def write_dataset(root: Union[str, Path], settings: Settings, workers: int = 1,
-                  progress: Optional[Callable[[int], None]] = None) -> int:
+                  progress: Optional[Callable[[int], None]] = None,
+                  encoder: Optional[TextEncoder] = None) -> int:
     """Makes the set, or what of it is not there yet.
 
     Args:
@@ -43,16 +45,19 @@ def write_dataset(root: Union[str, Path], settings: Settings, workers: int = 1,
         settings: what to make.
         workers: processes; 1 works in this one.
         progress: called with a number of frames whenever so many more are there.
+        encoder: embeds the words; None: see :func:`write_text_embeddings`.
 
     Returns:
         How many frames were made now.
 
     Raises:
-        ValueError: the folder holds a set of other arguments or something else, or another run
-            writes to it.
+        ValueError: the folder holds a set of other arguments, text embeddings of another encoder
+            or something else, or another run writes to it.
     """
     root = Path(root)
+    encoder = available_text_encoder() if encoder is None else encoder
     claim_folder(root, settings)
+    claim_text_embeddings(root, encoder)
     with _lock(root):
         remove_temporaries(root)
         tasks = [(root, scene, frame) for scene in settings.scenes()
@@ -63,7 +68,7 @@ def write_dataset(root: Union[str, Path], settings: Settings, workers: int = 1,
         for count in _run(todo, workers):
             if progress is not None:
                 progress(count)
-        write_text_embeddings(root)
+        write_text_embeddings(root, encoder)
         _write_tables(root, settings)
     return len(todo)
 

@@ -3,6 +3,9 @@
 Rows of two encoders are strangers, and even another set of templates turns them. So before a word
 is embedded, CLIP embeds some of the file's own names, and its rows must be the file's.
 
+Rows of the offline words (:mod:`.offline_text`) have no such network: their words are compared as
+that encoder compares them, and there are no others.
+
 Files may say what made them: ``<file>.encoder.json`` or ``encoder.json`` beside it
 (:meth:`TextEncoder.describe`, as :func:`write_text_file` writes it).
 
@@ -20,6 +23,7 @@ from torch import Tensor
 from ..files import atomic_write, write_json
 from .clip_text import ClipTextEncoder, find_clip
 from .clip_weights import CLIP_WEIGHTS_VARIABLE, find_weights, named_weights
+from .offline_text import OFFLINE_NAME
 from .templates import TEMPLATE_NAMES
 from .text import PathLike, TextEncoder
 
@@ -74,7 +78,7 @@ def clip_of_rows(files: Sequence[Path], words: Sequence[str], rows: Tensor,
         ImportError, FileNotFoundError, ValueError: of :class:`ClipTextEncoder`, if weights are
             named and cannot be used.
     """
-    about = _about(files)
+    about = about_rows(files)
     options = {'cache': True, **(_clip_options(about) if options is True else options)}
     candidates = [options.pop('templates')] if 'templates' in options else (
         [about['templates']] if about.get('templates') else list(TEMPLATE_NAMES))
@@ -104,6 +108,10 @@ def _clip_options(about: Dict[str, Any]) -> Dict[str, Any]:
     Raises:
         NoFreeText: there is none.
     """
+    if about.get('encoder') == OFFLINE_NAME:
+        raise NoFreeText(f'{OFFLINE_NAME!r} made these rows, a fixed list of words and no language '
+                         f'model. Free text needs data and models that were made with CLIP '
+                         f'({CLIP_WEIGHTS_VARIABLE}, named before they are made)')
     own = {key: about[key] for key in ('model', 'pretrained') if about.get(key)}
     if 'pretrained' in own and not named_weights():
         try:
@@ -119,8 +127,8 @@ def _clip_options(about: Dict[str, Any]) -> Dict[str, Any]:
     return {**own, **found}
 
 
-def _about(files: Sequence[Path]) -> Dict[str, Any]:
-    """What made the first file, where that is said."""
+def about_rows(files: Sequence[Path]) -> Dict[str, Any]:
+    """What made the first file, where that is said; else {}."""
     path = Path(files[0])
     found: List[Path] = [place for place in (path.with_suffix('.encoder.json'),
                                              path.with_name('encoder.json')) if place.is_file()]

@@ -78,6 +78,9 @@ class TextEmbeddings(TextEncoder):
     maps each set to its n names: ``{"cityscapes19": ["road", ...]}``. A name that occurs in
     several sets takes the first one's row, in the order of ``files`` and, in a file, of ``sets``.
 
+    Names are compared letter by letter; those of the offline words (:mod:`.offline_text`) as that
+    encoder does: 'Fire-Truck' is 'fire truck'.
+
     Words that no file has are embedded by the CLIP that made the rows, where its weights are on
     this machine; that it did is checked on some of the rows (:mod:`.free_text`).
 
@@ -123,6 +126,7 @@ class TextEmbeddings(TextEncoder):
         self._rows = torch.from_numpy(np.stack(list(rows.values())))
         self.free_text = free_text
         self._other: Optional[TextEncoder] = None
+        self._offline: Optional[bool] = None
 
     def __getstate__(self) -> Dict[str, Any]:
         return dict(self.__dict__, _other=None)  # a copy looks for CLIP itself
@@ -138,7 +142,18 @@ class TextEmbeddings(TextEncoder):
         return tuple(self._row_of)
 
     def __contains__(self, word: str) -> bool:
-        return word in self._row_of
+        return self._find(word) is not None
+
+    def _find(self, word: str) -> Optional[int]:
+        """Row of a name, None for none."""
+        row = self._row_of.get(word)
+        if row is None:
+            from .free_text import about_rows
+            from .offline_text import OFFLINE_NAME, normalise_word
+            if self._offline is None:
+                self._offline = about_rows(self.files).get('encoder') == OFFLINE_NAME
+            row = self._row_of.get(normalise_word(word)) if self._offline else None
+        return row
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Rows of the given names or, with CLIP, of any text; (K, E) float32, unit length.
@@ -147,12 +162,12 @@ class TextEmbeddings(TextEncoder):
             UnknownWordError: some names are not in the files, and CLIP is not there; lists the
                 nearest known of each.
         """
-        unknown = [p for p in dict.fromkeys(prompts) if p not in self._row_of]
+        found = {p: self._find(p) for p in dict.fromkeys(prompts)}
+        unknown = [p for p, row in found.items() if row is None]
         if not unknown:
-            return self._rows[[self._row_of[p] for p in prompts]].clone()
+            return self._rows[[found[p] for p in prompts]].clone()
         rows = dict(zip(unknown, self._free_rows(unknown)))
-        return torch.stack([rows[p] if p in rows else self._rows[self._row_of[p]]
-                            for p in prompts])
+        return torch.stack([rows[p] if p in rows else self._rows[found[p]] for p in prompts])
 
     def _free_rows(self, words: Sequence[str]) -> Tensor:
         """Rows of words that are in no file."""
