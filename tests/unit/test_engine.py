@@ -17,8 +17,8 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
 from langocc.engine import (
-    BackboneInit, CheckpointError, RayCountHook, WarmupEMA, add_runner_arguments, build_runner,
-    read_config, set_amp, set_auto_scale_lr, set_checkpoint, set_resume
+    BackboneInit, CheckpointError, RayCountHook, SetupCheckHook, WarmupEMA, add_runner_arguments,
+    build_runner, read_config, set_amp, set_auto_scale_lr, set_checkpoint, set_resume
 )
 from voxelrender import RayBundle
 
@@ -161,7 +161,7 @@ def test_command_line_switches(tmp_path):
 
 def test_arguments_become_a_config(tmp_path, monkeypatch):
     monkeypatch.delenv('LOCAL_RANK', raising=False)
-    (tmp_path / 'recipe.py').write_text('train_cfg = dict(max_iters=9)\nlr = 1.')
+    (tmp_path / 'recipe.py').write_text('train_cfg = dict(max_iters=9)\n')
     parser = argparse.ArgumentParser()
     add_runner_arguments(parser)
     cfg = read_config(parser.parse_args([str(tmp_path / 'recipe.py'), '--local-rank', '3']))
@@ -170,8 +170,8 @@ def test_arguments_become_a_config(tmp_path, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '5')
     cfg = read_config(parser.parse_args([
         str(tmp_path / 'recipe.py'), '--work-dir', 'here', '--cfg-options', 'train_cfg.max_iters=2',
-        'lr=0.5']))
-    assert (cfg.work_dir, cfg.train_cfg.max_iters, cfg.lr) == ('here', 2, 0.5)
+        'randomness.seed=5']))
+    assert (cfg.work_dir, cfg.train_cfg.max_iters, cfg.randomness.seed) == ('here', 2, 5)
     assert os.environ['LOCAL_RANK'] == '5'  # torchrun's own stands
 
 
@@ -263,11 +263,14 @@ def test_evaluation_takes_a_checkpoint_of_its_model_only(tmp_path):
 def test_processes_on_cpus_are_wrapped_without_devices(settings, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr('torch.distributed.is_initialized', lambda: True)
-    monkeypatch.setattr('langocc.engine.runner.Runner.from_cfg', lambda cfg: cfg)
+    hooks = []
+    monkeypatch.setattr('langocc.engine.runner.Runner.from_cfg', lambda cfg: SimpleNamespace(
+        cfg=cfg, register_hook=hooks.append))
     cfg = Config(dict(model_wrapper_cfg=settings))
     for _ in range(2):  # a config may build a runner twice
-        assert build_runner(cfg, 'pytorch').model_wrapper_cfg == expected
-    assert build_runner(Config(dict(work_dir='x'))).get('model_wrapper_cfg') is None
+        assert build_runner(cfg, 'pytorch').cfg.model_wrapper_cfg == expected
+    assert build_runner(Config(dict(work_dir='x'))).cfg.get('model_wrapper_cfg') is None
+    assert [type(hook) for hook in hooks] == [SetupCheckHook] * 3
 
 
 def test_mixed_precision_is_for_gpus(monkeypatch):

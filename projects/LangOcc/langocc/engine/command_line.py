@@ -1,13 +1,15 @@
 """What train.py and test.py take from the command line, written into a config."""
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Optional
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
-from ..files import existing_file
+from ..files import existing_file, one_line_errors
+from .config_options import check_image_sizes, merge_options
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,15 +26,18 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(args: argparse.Namespace) -> Config:
     """The config that the arguments of :func:`add_runner_arguments` describe.
 
-    Sets LOCAL_RANK, which mmengine reads, where the launcher gave the rank as an argument.
+    Sets LOCAL_RANK, which mmengine reads, where the launcher gave the rank as an argument. As
+    argparse does with wrong arguments, says in a line which option nothing reads or which image
+    sizes differ, and exits with status 2.
 
     Raises:
         FileNotFoundError: no such config.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(existing_file(args.config, 'config'))
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    with one_line_errors(Path(sys.argv[0]).stem, ValueError, KeyError):
+        merge_options(cfg, args.cfg_options)
+        check_image_sizes(cfg)
     set_work_dir(cfg, args.work_dir, args.config)
     return cfg
 
