@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from langocc.models.losses import (
     DensitySparsityLoss, DistortionLoss, FlatRoadLoss, GroundLoss, RenderedDepthLoss,
-    RenderedFeatureLoss, RenderedRGBLoss, RenderedSemanticLoss, SkyLoss, TotalVariationLoss
+    RenderedFeatureLoss, RenderedRGBLoss, RenderedSemanticLoss, SilhouetteLoss, SkyLoss,
+    TotalVariationLoss
 )
 from langocc.models.renderer import RenderedRays
 from langocc.models.voxel_field import VoxelField
@@ -218,6 +219,16 @@ def test_termination_outside_the_grid_asks_for_free_space_only():
     assert (densities.grad >= 0).all() and densities.grad.any()
 
 
+def test_silhouettes_ask_for_opacity_where_there_is_no_sky():
+    weights = torch.tensor([[0.1] * 4, [0.2] * 4, [0.15] * 4], requires_grad=True)
+    rendered = make_rendered(weights=weights,
+                             targets=dict(sky=torch.tensor([True, False, False])))
+    loss = SilhouetteLoss(loss_weight=0.5, eps=0.)(rendered, make_field())
+    assert loss.item() == pytest.approx(-0.5 * (math.log(0.8) + math.log(0.6)) / 2, rel=1e-5)
+    loss.backward()
+    assert not weights.grad[0].any() and (weights.grad[1:] < 0).all()
+
+
 def test_distortion_against_the_double_sum():
     weights = torch.rand(3, 4) / 4
     rendered = make_rendered(weights=weights)
@@ -246,7 +257,8 @@ def test_total_variation_and_sparsity_by_hand():
 
 @pytest.mark.parametrize('loss', [
     RenderedFeatureLoss(), RenderedRGBLoss(), RenderedSemanticLoss(), RenderedDepthLoss(),
-    RenderedDepthLoss('termination'), SkyLoss(), GroundLoss(), DistortionLoss()])
+    RenderedDepthLoss('termination'), SilhouetteLoss(),
+    SkyLoss(), GroundLoss(), DistortionLoss()])
 def test_no_ray_gives_a_connected_zero(loss):
     weights = torch.zeros(0, 4, requires_grad=True)
     output = torch.zeros(0, 3, requires_grad=True)

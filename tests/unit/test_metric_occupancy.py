@@ -82,6 +82,29 @@ def test_unknown_names_and_missing_masks_are_errors():
         observed_voxels(dict(semantics=np.zeros(SHAPE), mask_camera=np.ones(SHAPE)), 'camera_lidar')
 
 
+def test_what_stands_is_scored_without_the_ground():
+    truth = dict(semantics=np.full((2, 2, 16), 17, dtype=np.uint8),
+                 mask_camera=np.ones((2, 2, 16), dtype=bool))
+    truth['semantics'][..., :3] = 11  # layers at -1, -0.6 and -0.2 m: ground up to 0.2 m
+    truth['semantics'][0, :, 3:5] = 4
+    truth['semantics'][1, 1, 15] = 255  # no label
+    floor = np.where(np.arange(16) < 3, 11, 17) * np.ones((2, 2, 1), dtype=int)
+    scores = evaluate_one(make_sample('a', truth, floor))
+    assert scores['geo_IoU'] == pytest.approx(100 * 12 / 16) and scores['geo_IoU_above'] == 0
+    car = floor.copy()
+    car[:, 0, 3:5] = 15  # half of the truth's four voxels, and two where nothing is
+    car[1, 1, 15] = 4
+    assert evaluate_one(make_sample('a', truth, car))['geo_IoU_above'] == pytest.approx(100 * 2 / 6)
+    truth['mask_camera'][1, 0] = False
+    masked = evaluate_one(make_sample('a', truth, car), masks=('camera', 'none'))
+    assert masked['geo_IoU_above'] == pytest.approx(100 * 2 / 4)
+    assert masked['geo_IoU_above_none'] == pytest.approx(100 * 2 / 6)
+    assert evaluate_one(make_sample('a', truth, car), above=0.6)['geo_IoU_above'] == 50
+    assert 'geo_IoU_above' not in evaluate_one(make_sample('a', truth, car), above=None)
+    with pytest.raises(ValueError, match='above=6.0 is not within'):
+        OccMetric(above=6.)
+
+
 def evaluate_one(sample, **settings):
     evaluator = Evaluator(OccMetric(**settings))
     evaluator.process([sample])

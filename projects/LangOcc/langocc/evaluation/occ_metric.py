@@ -10,7 +10,7 @@ from mmdet3d.registry import METRICS
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from ..occ3d import FREE_CLASS, OCC3D_CLASSES
+from ..occ3d import FREE_CLASS, OCC3D_CLASSES, OCC3D_RANGE
 from .occ_confusion import (
     MASKS, VARIANTS, class_ious, confusion_matrix, geometric_iou, mean_iou, observed_voxels,
     variant_ious
@@ -27,9 +27,11 @@ class OccMetric(SampleMetric):
     metainfo ``occ_path`` names. Counts are summed over samples and processes before
     any ratio. A sample that a distributed sampler repeats counts once: rows are keyed by token.
 
-    Keys, all times 100: ``<variant>_mIoU``, ``geo_IoU``, ``IoU_<class>``; with the suffix
-    ``_<mask>`` for every mask but ``camera``. A class absent from truth and prediction is NaN and
-    not in the mean.
+    Keys, all times 100: ``<variant>_mIoU``, ``geo_IoU``, ``geo_IoU_above``, ``IoU_<class>``; with
+    the suffix ``_<mask>`` for every mask but ``camera``. A class absent from truth and prediction
+    is NaN and not in the mean. More than half of what cameras see is ground, and a flat floor alone
+    has a high geometric IoU; ``geo_IoU_above``, our own addition, is the same over the voxels that
+    lie wholly above ``above`` metres: what stands.
 
     Args:
         variants: named means, out of ``occ17``, ``occ15``, ``occ15_gt_ignored``.
@@ -38,12 +40,15 @@ class OccMetric(SampleMetric):
             whole paths.
         format_only: write predictions and score nothing; needs ``out_dir``.
         out_dir: write predictions to ``<out_dir>/<scene_name>/<token>/labels.npz``.
+        above: metres in the ego frame, whose z is 0 on the ground; None leaves its key out.
+        z_range: (low, high) of the grid in metres, of which ``above`` is a part.
         collect_device: see mmengine's BaseMetric.
         prefix: put before every key.
         collect_dir: see mmengine's BaseMetric.
 
     Raises:
-        ValueError: an unknown variant or mask, or ``format_only`` without ``out_dir``.
+        ValueError: an unknown variant or mask, ``format_only`` without ``out_dir``, or an ``above``
+            that is not within ``z_range``.
     """
 
     def __init__(self,
@@ -52,6 +57,8 @@ class OccMetric(SampleMetric):
                  data_root: Optional[str] = None,
                  format_only: bool = False,
                  out_dir: Optional[str] = None,
+                 above: Optional[float] = 0.2,
+                 z_range: Sequence[float] = (OCC3D_RANGE[2], OCC3D_RANGE[5]),
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None,
                  collect_dir: Optional[str] = None) -> None:
@@ -60,6 +67,9 @@ class OccMetric(SampleMetric):
         self.masks = _known('masks', masks, MASKS)
         if format_only and not out_dir:
             raise ValueError('OccMetric: format_only=True needs out_dir, the folder to write to')
+        if above is not None and not z_range[0] <= above < z_range[1]:
+            raise ValueError(f'OccMetric: above={above} is not within z_range={tuple(z_range)}')
+        self.above, self.z_range = above, tuple(z_range)
         self.format_only = format_only
         self.out_dir = out_dir
 
@@ -82,7 +92,13 @@ class OccMetric(SampleMetric):
                 save_prediction(self.out_dir, scene_name, token, prediction)
             row = {'token': token}
             if not self.format_only:
-                row['matrices'] = self._matrices(prediction, self.truth_of(sample, token), token)
+                truth = self.truth_of(sample, token)
+                row['matrices'] = self._matrices(prediction, truth, token)
+                if self.above is not None:
+                    first = self._first_layer(prediction.shape[2])
+                    row['above'] = self._matrices(
+                        prediction[..., first:],
+                        {key: values[..., first:] for key, values in truth.items()}, token)
             self.results.append(row)
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
@@ -102,10 +118,13 @@ class OccMetric(SampleMetric):
             return {}
         scores = {}
         for mask in self.masks:
-            matrices = [row['matrices'][mask] for row in rows.values()]
-            matrix = np.sum(matrices, axis=0) if matrices else np.zeros((18, 18), dtype=np.int64)
-            logger.info(f'Occupancy, mask {mask}, {len(matrices)} samples\n' + self._table(matrix))
-            scores.update(self._scores(matrix, '' if mask == 'camera' else f'_{mask}'))
+            matrix = _summed([row['matrices'][mask] for row in rows.values()])
+            logger.info(f'Occupancy, mask {mask}, {len(rows)} samples\n' + self._table(matrix))
+            suffix = '' if mask == 'camera' else f'_{mask}'
+            scores.update(self._scores(matrix, suffix))
+            if self.above is not None:
+                matrix = _summed([row['above'][mask] for row in rows.values()])
+                scores[f'geo_IoU_above{suffix}'] = 100 * geometric_iou(matrix)
         return scores
 
     def _matrices(self, prediction: np.ndarray, truth: Mapping[str, np.ndarray],
@@ -119,6 +138,11 @@ class OccMetric(SampleMetric):
             }
         except (KeyError, TypeError, ValueError) as error:
             raise type(error)(f'sample {token}: {error.args[0]}') from error
+
+    def _first_layer(self, layers: int) -> int:
+        """The lowest of the grid's layers that lies wholly above ``above``."""
+        low, high = self.z_range
+        return int(np.ceil((self.above - low) / (high - low) * layers - 1e-6))
 
     def _scores(self, matrix: np.ndarray, suffix: str) -> Dict[str, float]:
         scores = {f'{v}_mIoU{suffix}': 100 * mean_iou(variant_ious(matrix, v))
@@ -140,6 +164,10 @@ class OccMetric(SampleMetric):
         table = AsciiTable([row + [''] * (4 - len(row)) for row in rows])
         table.justify_columns = {1: 'right', 2: 'right', 3: 'right'}
         return table.table
+
+
+def _summed(matrices: List[np.ndarray]) -> np.ndarray:
+    return np.sum(matrices, axis=0) if matrices else np.zeros((18, 18), dtype=np.int64)
 
 
 def _known(name: str, chosen: Sequence[str], known: Mapping) -> tuple:

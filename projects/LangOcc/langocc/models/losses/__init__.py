@@ -4,9 +4,10 @@ from .field_losses import DensitySparsityLoss, FlatRoadLoss, TotalVariationLoss
 from .label_losses import RenderedClassLoss, SILogDepthLoss
 from .ray_losses import (
     DistortionLoss, GroundLoss, RenderedDepthLoss, RenderedFeatureLoss, RenderedRGBLoss,
-    RenderedSemanticLoss, SkyLoss
+    RenderedSemanticLoss, SilhouetteLoss, SkyLoss
 )
 
 __all__ = ['DensitySparsityLoss', 'DistortionLoss', 'FeatureDistance', 'FlatRoadLoss', 'GroundLoss',
            'RenderedClassLoss', 'RenderedDepthLoss', 'RenderedFeatureLoss', 'RenderedRGBLoss',
-           'RenderedSemanticLoss', 'SILogDepthLoss', 'SkyLoss', 'TotalVariationLoss']
+           'RenderedSemanticLoss', 'SILogDepthLoss', 'SilhouetteLoss', 'SkyLoss',
+           'TotalVariationLoss']

@@ -248,6 +248,31 @@ class SkyLoss(RayLoss):
 
 
 @MODELS.register_module()
+class SilhouetteLoss(RayLoss):
+    """What is not sky stops its ray: ``-log(opacity)``, mean over rays that do not see the sky.
+
+    With :class:`SkyLoss` it says of every pixel whether anything stands along its ray (target
+    ``sky``): silhouettes, seen from all frames, carve space. Language alone does not ask for it: a
+    thin haze of exaggerated features, composed before the sky, looks like the word. A surface
+    beyond the grid becomes a wall at its border.
+
+    Args:
+        eps: opacity added before the logarithm.
+    """
+
+    def __init__(self, loss_weight: float = 1., eps: float = 1e-3):
+        super().__init__(loss_weight)
+        self.eps = eps
+
+    def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
+        sky = find_target(rendered, 'sky', self)
+        if sky is None:
+            return self.nothing(rendered)
+        values = -(rendered.opacities * (1 - self.eps) + self.eps).log()
+        return self.loss_weight * masked_mean(values, ~sky)
+
+
+@MODELS.register_module()
 class GroundLoss(RayLoss):
     """Rays that would leave the grid through its floor meet something: ``-log(opacity)``, mean.
 
