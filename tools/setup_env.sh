@@ -99,7 +99,7 @@ PY
 install_mmcv() {
     # CUDA_VISIBLE_DEVICES= keeps mmcv's setup.py on its CPU route on a GPU machine too.
     if ! "$VENV/bin/python" -c 'import mmcv.ops' 2>/dev/null; then
-        say "building mmcv $MMCV_VERSION with operators from source (about 7 minutes on 2 cores)"
+        say "building mmcv $MMCV_VERSION with operators from source (most of the time)"
         CUDA_VISIBLE_DEVICES='' FORCE_CUDA=0 MMCV_WITH_OPS=1 CFLAGS='-O1 -g0' \
             MAX_JOBS="${MAX_JOBS:-$(nproc)}" \
             pip_install --no-build-isolation "mmcv==$MMCV_VERSION" \
@@ -122,7 +122,7 @@ if finished; then
     say "$VENV is complete"
     exit 0
 fi
-say "setting up $VENV (about 9 minutes and 3.2 GB the first time)"
+say "setting up $VENV (6 to 9 minutes on 2 cores and about 4 GB the first time)"
 system_packages
 make_venv
 mkdir -p "$STAMPS"

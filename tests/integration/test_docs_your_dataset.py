@@ -1,5 +1,7 @@
 """docs/your_dataset.md on the real sequence: labels, infos and config; its commands' options."""
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from mmengine.registry import init_default_scope
 
 from langocc.datasets.nuscenes_prepare import prepare_infos
 from langocc.datasets.nuscenes_tables import REQUIRED_FIELDS
-from langocc.teachers import Reducer
+from langocc.engine.config_options import check_image_sizes
+from langocc.teachers import Reducer, Vocabulary
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def config(text, repository, pandaset_root, tmp_path, monkeypatch):
     (tmp_path / 'data/my_street').symlink_to(pandaset_root)
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'configs/_base_').symlink_to(repository / 'configs/_base_')
-    crop, code, split = blocks(text, 'python')
+    crop, _, code, split, _ = blocks(text, 'python')
     exec(compile(crop, 'your_dataset.md, labels', 'exec'), {})
     report = prepare_infos(
         pandaset_root, 'v1.0-mini', tmp_path / 'infos', splits='all', prefix='my_street',
@@ -43,6 +46,40 @@ def config(text, repository, pandaset_root, tmp_path, monkeypatch):
     (tmp_path / 'configs/my_street_split.py').write_text(split)
     init_default_scope('mmdet3d')
     return Config.fromfile('configs/my_street.py')
+
+
+def test_text_embeddings_as_described_give_the_vocabulary(text, tmp_path, monkeypatch):
+    code = blocks(text, 'python')[1]
+    monkeypatch.chdir(tmp_path)
+    rows = np.eye(76, 512, dtype=np.float16)
+    exec(code, dict(my_text_encoder=lambda prompts: rows))
+    assert len(json.loads(Path('names.json').read_text())['occ3d']) == 76
+    vocabulary = Vocabulary('occ3d_nuscenes', dict(type='TextEmbeddings',
+                                                   files='clip_vit_b16.npz'))
+    assert len(vocabulary) == 76 and np.array_equal(vocabulary.text_embeds.numpy(), rows)
+
+
+def sizes(part):
+    if isinstance(part, dict) and 'input_size' in part:
+        yield tuple(part['input_size'])
+    for item in part.values() if isinstance(part, dict) else part:
+        if isinstance(item, (dict, list, tuple)):
+            yield from sizes(item)
+
+
+def test_larger_images_by_a_config_of_ones_own(text, repository, tmp_path):
+    """The page's config changes every place; the variable alone changes none."""
+    base = repository / 'configs/langocc-tiny_r18_1xb1_synthetic-camera.py'
+    (tmp_path / 'finer.py').write_text(
+        blocks(text, 'python')[4].replace(base.name, str(base)))
+    parts = ('model', 'train_dataloader', 'val_dataloader', 'test_dataloader')
+    finer = Config.fromfile(tmp_path / 'finer.py')
+    assert [size for part in parts for size in sizes(finer[part])] == [(192, 352)] * 5
+    check_image_sizes(finer)
+    (tmp_path / 'alone.py').write_text(f"_base_ = '{base}'\ninput_size = (192, 352)\n")
+    alone = Config.fromfile(tmp_path / 'alone.py')
+    assert alone.input_size == (192, 352)
+    assert {size for part in parts for size in sizes(alone[part])} == {(144, 256)}
 
 
 def test_the_config_trains_and_predicts(config):
@@ -127,4 +164,4 @@ def test_commands_and_files_exist(page, repository):
             assert f"'{option}'" in code[tool] + shared, (tool, option)
     named = re.findall(r'\b(?:configs|tools|tests|docs|projects)/[\w./-]+\.\w+', text)
     missing = {name for name in named if not (repository / name).exists()}
-    assert missing <= {'configs/my_street.py', 'configs/my_street_split.py'}
+    assert missing <= {'configs/my_street.py', 'configs/my_street_split.py', 'configs/finer.py'}
