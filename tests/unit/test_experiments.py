@@ -205,6 +205,16 @@ ROWS = [
     row('prior', None, None, metrics=dict(geo_IoU=5., RayIoU=4.25))]
 
 
+def test_cost_is_shown_where_all_that_was_trained_has_it():
+    cost = dict(trained_parameters=3.1e6, flops=2.54e11, seconds=0.8, peak_memory_mb=900.)
+    short = [dict(line, cost=cost) if line['budget'] == 'short' else line for line in ROWS]
+    assert 'GFLOPs' not in comparison_table(short)
+    lines = comparison_table([line for line in short if line['budget'] != 'long']).splitlines()
+    assert lines[0].endswith('| parameters, M | GFLOPs | s a prediction | MB a prediction |')
+    assert lines[2].endswith('| 3.10 ± 0.00 | 254.0 ± 0.0 | 0.80 ± 0.00 | 900 ± 0 |')
+    assert lines[3].startswith('| prior rays | - | - | 5.0 |') and lines[3].endswith('| - | - |')
+
+
 def test_table_is_exact(tmp_path):
     """Mean 13, sample deviation sqrt((9 + 1 + 16) / 2) = 3.6; minutes 2 and sqrt(2 / 2) = 1."""
     lines = comparison_table(ROWS).splitlines()

@@ -35,7 +35,10 @@ def mean_and_deviation(rows: Sequence[Row], read: Reader, digits: int = 1) -> st
 
 
 def comparison_table(rows: Sequence[Row]) -> str:
-    """The main table in Markdown; columns that no row has are left out."""
+    """The main table in Markdown.
+
+    Columns that no row has are left out, and those of cost unless all trained entries have it.
+    """
     columns = [
         ('geometric IoU', lambda row: row['metrics'].get('geo_IoU'), 1),
         ('above 0.2 m', lambda row: row['metrics'].get('geo_IoU_above'), 1),
@@ -46,9 +49,11 @@ def comparison_table(rows: Sequence[Row]) -> str:
         ('chance', _retrieval_mean('chance'), 1),
         ('training, min', _scaled('train_seconds', 1 / 60), 0),
         ('memory, GB', _scaled('peak_memory_mb', 1 / 1024), 1),
-        ('GPU memory, GB', _scaled('gpu_peak_memory_mb', 1 / 1024), 1),
-        *((title, _cost(key, unit), digits) for title, key, unit, digits in COST_COLUMNS)]
+        ('GPU memory, GB', _scaled('gpu_peak_memory_mb', 1 / 1024), 1)]
     columns = [column for column in columns if any(column[1](row) is not None for row in rows)]
+    trained = [group for group in group_rows(rows) if group[0]['train_steps'] is not None]
+    if trained and all(any('cost' in row for row in group) for group in trained):
+        columns += [(title, _cost(key, unit), digits) for title, key, unit, digits in COST_COLUMNS]
     counted = any(row['train_steps'] is not None or row['seed'] is not None for row in rows)
     titles = [*(['steps', 'seeds'] if counted else []), *(title for title, _, _ in columns)]
     lines = [_line('run', *titles), '|---|' + '---:|' * len(titles)]
