@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
+from langocc.engine import merge_options
 from langocc.files import existing_file, one_line_errors
 from langocc.visualization import save_picture
 from langocc.visualization.browse import draw_sample
@@ -36,8 +37,7 @@ def main() -> None:
     """Entry point."""
     args = parse_args()
     cfg = Config.fromfile(existing_file(args.config, 'config'))
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     loader = cfg.get(f'{args.dataloader}_dataloader')
     if loader is None:

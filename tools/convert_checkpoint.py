@@ -21,6 +21,7 @@ from langocc.checkpoints import (
     describe, detect_family, fold_colors, from_ours, networks_of, notes_of, read_checkpoint, table,
     target_of, to_ours, write_checkpoint
 )
+from langocc.engine import merge_options
 from langocc.files import existing_file, one_line_errors, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -62,7 +63,7 @@ def read_target(args: argparse.Namespace) -> Optional[Target]:
     if args.config is None:
         return None
     cfg = Config.fromfile(existing_file(args.config, 'config'))
-    cfg.merge_from_dict(args.cfg_options or {})
+    merge_options(cfg, args.cfg_options)
     return target_of(cfg, Path(args.config).name)
 
 

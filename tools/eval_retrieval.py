@@ -18,6 +18,7 @@ from mmengine.config import Config, DictAction
 
 from langocc.apis import OccInferencer, score_retrieval, score_words
 from langocc.datasets.retrieval_benchmark import SPLITS
+from langocc.engine import merge_options
 from langocc.evaluation.lidarseg_queries import parse_words
 from langocc.evaluation.retrieval import VARIANTS
 from langocc.evaluation.retrieval_metric import report_of
@@ -84,8 +85,7 @@ def samples_of(args: argparse.Namespace) -> Iterable:
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(existing_file(args.config, 'config'))
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options, also_read=('text_encoder',))
     existing_file(args.checkpoint, 'checkpoint')
     if args.benchmark:
         existing_file(Path(args.benchmark) / 'retrieval_anns_all.csv', 'table of the benchmark')

@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
+from langocc.engine import merge_options
 from langocc.evaluation import MASKS, OccupancyPrior, fit_prior, load_occupancy
 from langocc.files import existing_file, one_line_errors
 from langocc.occ3d import OCC3D_CLASSES
@@ -74,7 +75,7 @@ def describe(prior: OccupancyPrior) -> str:
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(existing_file(args.config, 'config'))
-    cfg.merge_from_dict(args.cfg_options or {})
+    merge_options(cfg, args.cfg_options)
     init_default_scope('mmdet3d')
     prior = fit_prior(labels(training_set(cfg)), args.mask)
     prior.save(args.out)

@@ -16,6 +16,7 @@ from typing import List, Sequence
 from mmengine.config import Config, DictAction
 
 from langocc.apis import OccInferencer, QueryResult
+from langocc.engine import merge_options
 from langocc.files import existing_file, one_line_errors
 
 
@@ -39,8 +40,7 @@ def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(existing_file(args.config, 'config'))
     existing_file(args.checkpoint, 'checkpoint')
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options, also_read=('text_encoder',))
     inferencer = OccInferencer(cfg, args.checkpoint, args.device)
     inferencer.embed(args.words)
     samples = [int(sample) if sample.isdigit() else sample for sample in args.samples]

@@ -14,6 +14,7 @@ import argparse
 from mmengine.config import Config, DictAction
 
 from langocc.apis import SampleVisualizer
+from langocc.engine import merge_options
 from langocc.files import existing_file, one_line_errors
 from langocc.visualization import UNSEEN_CHOICES, VIEWS
 
@@ -43,8 +44,7 @@ def main() -> None:
     cfg = Config.fromfile(existing_file(args.config, 'config'))
     if args.checkpoint is not None:
         existing_file(args.checkpoint, 'checkpoint')
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options, also_read=('text_encoder',))
     settings = {name: getattr(args, name) for name in ('views', 'map_width', 'unseen')
                 if getattr(args, name) is not None}
     visualizer = SampleVisualizer(cfg, args.checkpoint, args.labels_only, args.device, **settings)

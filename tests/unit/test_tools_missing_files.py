@@ -50,6 +50,17 @@ def test_checkpoint(tool, arguments, complaint):
     assert 'checkpoint none.pth does not exist' in complaint(tool, CONFIG, 'none.pth', *arguments)
 
 
+@pytest.mark.parametrize('tool, arguments', [
+    ('browse_dataset', ['--out-dir', 'x']), ('eval_retrieval', ['{}', '--benchmark', 'x']),
+    ('query', ['{}', '--words', 'car']), ('test', ['{}']), ('train', []),
+    ('visualize', ['{}', '--out-dir', 'x']), ('fit_prior', ['--out', 'x.npz']),
+    ('extract_features', ['--out', 'x', '--weights', '{}'])])
+def test_options_that_nothing_reads(tool, arguments, complaint, checkpoint):
+    arguments = [argument.format(checkpoint) for argument in arguments]
+    line = complaint(tool, CONFIG, *arguments, '--cfg-options', 'input_size=(9,9)')
+    assert "--cfg-options input_size: 'input_size' is only a variable of the config files" in line
+
+
 def test_test_without_a_checkpoint(complaint):
     assert f'{CONFIG} needs a CHECKPOINT' in complaint('test', CONFIG)
 

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import torch
 from mmengine.config import Config, DictAction
 
+from ..engine import merge_options
 from ..files import existing_file
 from .extraction_images import ImageItem, MapSource, build_map_source, read_images
 
@@ -101,8 +102,7 @@ def read_source_images(args: argparse.Namespace) -> List[ImageItem]:
 
 def _read_config(args: argparse.Namespace) -> Config:
     cfg = Config.fromfile(existing_file(args.config, 'config'))
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options, also_read=('extract', 'teacher', 'data_root'))
     return cfg
 
 

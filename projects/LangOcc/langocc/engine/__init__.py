@@ -7,6 +7,7 @@ from .command_line import (
     add_runner_arguments, read_config, set_amp, set_auto_scale_lr, set_checkpoint, set_resume,
     set_work_dir
 )
+from .config_options import merge_options
 from .hooks import RayCountHook
 from .initialization import BackboneInit
 from .loops import SkippingIterBasedTrainLoop
@@ -17,5 +18,5 @@ from .visualization_hook import OccVisualizationHook
 __all__ = ['BackboneInit', 'CheckpointError', 'ExactCheckpointHook', 'OccVisualizationHook',
            'RayCountHook', 'SetupCheckHook', 'SkippingIterBasedTrainLoop', 'WarmupEMA',
            'add_runner_arguments', 'allow_mmengine_checkpoints', 'build_runner', 'check_setup',
-           'load_exactly', 'read_config', 'set_amp', 'set_auto_scale_lr', 'set_checkpoint',
-           'set_resume', 'set_work_dir']
+           'load_exactly', 'merge_options', 'read_config', 'set_amp', 'set_auto_scale_lr',
+           'set_checkpoint', 'set_resume', 'set_work_dir']
