@@ -193,3 +193,14 @@ def test_a_vocabulary_of_another_encoder_than_the_reducers_is_warned_of(monkeypa
         inferencer._check_words()
         assert bool(said) == warned
     assert 'words will not find their things' in said[0]
+
+
+def test_answers_of_random_weights_are_warned_of(config, monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr('langocc.apis.inferencer.print_log', lambda text, *_: said.append(text))
+    model = OccInferencer(config, device='cpu', optimize=False).model
+    assert len(said) == 1 and 'random weights' in said.pop()
+    checkpoint = tmp_path / 'model.pth'
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    OccInferencer(config, str(checkpoint), device='cpu')
+    assert said == []

@@ -34,7 +34,7 @@ class OccInferencer(BaseInferencer):
 
     Args:
         model: config file or config.
-        weights: checkpoint.
+        weights: checkpoint; without one the answers are a random network's, and a warning says so.
         device: None takes a GPU where there is one.
         show_progress: progress bar.
         dtype: precision of the network, by autocast: 'float32', 'bfloat16' or 'float16'.
@@ -61,6 +61,9 @@ class OccInferencer(BaseInferencer):
 
     def _init_model(self, cfg: Config, weights: Optional[str], device: str):
         self.device = torch.device(device)
+        if weights is None and cfg.get('needs_checkpoint', True):
+            print_log('no checkpoint is given: occupancy and answers are those of random weights',
+                      'current', logging.WARNING)
         model = init_model(cfg, weights, device)
         return optimize_for_inference(model) if self.optimize else model
 
