@@ -2,9 +2,9 @@
 from .feature_distance import FeatureDistance
 from .field_losses import DensitySparsityLoss, FlatRoadLoss, TotalVariationLoss
 from .label_losses import RenderedClassLoss, SILogDepthLoss
+from .opacity_losses import DistortionLoss, GroundLoss, SilhouetteLoss, SkyLoss
 from .ray_losses import (
-    DistortionLoss, GroundLoss, RenderedDepthLoss, RenderedFeatureLoss, RenderedRGBLoss,
-    RenderedSemanticLoss, SilhouetteLoss, SkyLoss
+    RenderedDepthLoss, RenderedFeatureLoss, RenderedRGBLoss, RenderedSemanticLoss
 )
 
 __all__ = ['DensitySparsityLoss', 'DistortionLoss', 'FeatureDistance', 'FlatRoadLoss', 'GroundLoss',
