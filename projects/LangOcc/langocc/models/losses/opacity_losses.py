@@ -11,8 +11,24 @@ from ..voxel_field import VoxelField
 from .ray_losses import RayLoss, find_target, masked_mean
 
 
+class OpacityLoss(RayLoss):
+    """Base of losses that ask chosen rays to meet something, or nothing.
+
+    Args:
+        eps: added to what the logarithm is taken of.
+    """
+
+    def __init__(self, loss_weight: float = 1., eps: float = 1e-3):
+        super().__init__(loss_weight)
+        self.eps = eps
+
+    def log_likelihood(self, shares: Tensor) -> Tensor:
+        """Logarithm of ``shares`` in [0, 1], finite at 0, exact at 1."""
+        return (shares * (1 - self.eps) + self.eps).log()
+
+
 @MODELS.register_module()
-class SkyLoss(RayLoss):
+class SkyLoss(OpacityLoss):
     """Free space along rays that see the sky: ``-log(1 - opacity)``, mean over those rays.
 
     Camera-only pixels include the sky. Rendered features are normalised, so without this term the
@@ -20,45 +36,32 @@ class SkyLoss(RayLoss):
     teacher says which pixels are sky (target ``sky``); such rays must pass the grid unhindered.
     """
 
-    def __init__(self, loss_weight: float = 1., eps: float = 1e-3):
-        super().__init__(loss_weight)
-        self.eps = eps
-
     def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
         sky = find_target(rendered, 'sky', self)
         if sky is None:
             return self.nothing(rendered)
-        clear = (1 - rendered.opacities) * (1 - self.eps) + self.eps
-        return self.loss_weight * masked_mean(-clear.log(), sky)
+        return self.loss_weight * masked_mean(-self.log_likelihood(1 - rendered.opacities), sky)
 
 
 @MODELS.register_module()
-class SilhouetteLoss(RayLoss):
+class SilhouetteLoss(OpacityLoss):
     """What is not sky stops its ray: ``-log(opacity)``, mean over rays that do not see the sky.
 
     With :class:`SkyLoss` it says of every pixel whether anything stands along its ray (target
     ``sky``): silhouettes, seen from all frames, carve space. Language alone does not ask for it: a
     thin haze of exaggerated features, composed before the sky, looks like the word. A surface
     beyond the grid becomes a wall at its border.
-
-    Args:
-        eps: opacity added before the logarithm.
     """
-
-    def __init__(self, loss_weight: float = 1., eps: float = 1e-3):
-        super().__init__(loss_weight)
-        self.eps = eps
 
     def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
         sky = find_target(rendered, 'sky', self)
         if sky is None:
             return self.nothing(rendered)
-        values = -(rendered.opacities * (1 - self.eps) + self.eps).log()
-        return self.loss_weight * masked_mean(values, ~sky)
+        return self.loss_weight * masked_mean(-self.log_likelihood(rendered.opacities), ~sky)
 
 
 @MODELS.register_module()
-class GroundLoss(RayLoss):
+class GroundLoss(OpacityLoss):
     """Rays that would leave the grid through its floor meet something: ``-log(opacity)``, mean.
 
     Rendered features are normalised: they do not say how much a ray must meet, and with the sky
@@ -70,12 +73,11 @@ class GroundLoss(RayLoss):
 
     Args:
         far: metres along the ray.
-        eps: opacity added before the logarithm.
     """
 
     def __init__(self, far: float = 40., loss_weight: float = 1., eps: float = 1e-3):
-        super().__init__(loss_weight)
-        self.far, self.eps = far, eps
+        super().__init__(loss_weight, eps)
+        self.far = far
 
     def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
         if len(rendered) == 0:
@@ -83,8 +85,7 @@ class GroundLoss(RayLoss):
         mask = self.meets_floor(rendered, field)
         if 'sky' in rendered.rays.targets:
             mask = mask & ~rendered.rays.targets['sky']
-        values = -(rendered.opacities * (1 - self.eps) + self.eps).log()
-        return self.loss_weight * masked_mean(values, mask)
+        return self.loss_weight * masked_mean(-self.log_likelihood(rendered.opacities), mask)
 
     def meets_floor(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
         """(R,) bool: the ray leaves the grid through its lower face, before ``far``."""
