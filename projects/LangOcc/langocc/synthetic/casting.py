@@ -77,6 +77,7 @@ def cast_pixels(solids, ground, starts, items, nearest, origin, directions, tile
     count = len(directions)
     distances, indices = np.empty(count), np.empty(count, np.int64)
     o = (origin[0], origin[1], origin[2])
+    units, centers, radii = _seen_from(solids, o)
     for ray in range(count):
         d = (directions[ray, 0], directions[ray, 1], directions[ray, 2])
         best, index = FAR, NOTHING
@@ -84,7 +85,15 @@ def cast_pixels(solids, ground, starts, items, nearest, origin, directions, tile
             k = items[item]
             if nearest[k] > best:
                 break
-            t = _enter(solids, k, o, d)
+            along = centers[k, 0] * d[0] + centers[k, 1] * d[1] + centers[k, 2] * d[2]
+            if centers[k, 3] - along * along > radii[k]:
+                continue
+            m = solids.to_unit[k]
+            dx = m[0, 0] * d[0] + m[0, 1] * d[1] + m[0, 2] * d[2]
+            dy = m[1, 0] * d[0] + m[1, 1] * d[1] + m[1, 2] * d[2]
+            dz = m[2, 0] * d[0] + m[2, 1] * d[1] + m[2, 2] * d[2]
+            t = _enter_unit(solids.kinds[k], solids.tapers[k, 0] / 2, solids.tapers[k, 1] / 2,
+                            units[k, 0], units[k, 1], units[k, 2], dx, dy, dz)
             if t < best or (t == best and k < index):
                 best, index = t, k
         distances[ray], indices[ray] = _or_ground(ground, o, d, best, index)
@@ -145,15 +154,41 @@ def _enter(solids, k, o, d):
     dx = m[0, 0] * d[0] + m[0, 1] * d[1] + m[0, 2] * d[2]
     dy = m[1, 0] * d[0] + m[1, 1] * d[1] + m[1, 2] * d[2]
     dz = m[2, 0] * d[0] + m[2, 1] * d[1] + m[2, 2] * d[2]
-    kind = solids.kinds[k]
+    return _enter_unit(solids.kinds[k], solids.tapers[k, 0] / 2, solids.tapers[k, 1] / 2,
+                       ox, oy, oz, dx, dy, dz)
+
+
+@njit(cache=True, error_model='numpy')
+def _enter_unit(kind, a, b, ox, oy, oz, dx, dy, dz):
+    """``_enter`` in the unit space of a solid with half tapers a, b."""
     if kind == 0:
-        return _enter_box(solids.tapers[k, 0] / 2, solids.tapers[k, 1] / 2, ox, oy, oz, dx, dy, dz)
+        return _enter_box(a, b, ox, oy, oz, dx, dy, dz)
     if kind == 1:
-        return _enter_cylinder(solids.tapers[k, 0] / 2, ox, oy, oz, dx, dy, dz)
-    a, b = dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz
-    root = b * b - a * (ox * ox + oy * oy + oz * oz - 1)
-    t = (-b - np.sqrt(root)) / a if root >= 0 else np.inf
+        return _enter_cylinder(a, ox, oy, oz, dx, dy, dz)
+    qa, qb = dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz
+    root = qb * qb - qa * (ox * ox + oy * oy + oz * oz - 1)
+    t = (-qb - np.sqrt(root)) / qa if root >= 0 else np.inf
     return t if t > 0 else np.inf
+
+
+@njit(cache=True, error_model='numpy')
+def _seen_from(solids, o):
+    """What rays from one point share: o in the unit space of each solid (K, 3), and spheres around
+    the solids' boxes, centres relative to o with their squared length (K, 4) and squared radii (K,)
+    a little too large: a ray that misses the sphere misses the solid."""
+    count = len(solids.kinds)
+    units, centers, radii = np.empty((count, 3)), np.zeros((count, 4)), np.zeros(count)
+    for k in range(count):
+        m = solids.to_unit[k]
+        for axis in range(3):
+            units[k, axis] = (m[axis, 0] * o[0] + m[axis, 1] * o[1] + m[axis, 2] * o[2]
+                              + m[axis, 3])
+            low, high = solids.lower[k, axis], solids.upper[k, axis]
+            centers[k, axis] = (low + high) / 2 - o[axis]
+            centers[k, 3] += centers[k, axis]**2
+            radii[k] += ((high - low) / 2)**2
+        radii[k] += 1e-6 * (1 + centers[k, 3])
+    return units, centers, radii
 
 
 @njit(cache=True, error_model='numpy')
