@@ -1,7 +1,7 @@
 """Tiny model on the synthetic street: camera-only rays that carve by silhouettes.
 
 As the camera-only recipe, but that rays that see the sky meet nothing and all others something,
-in place of a sky composed behind. What stands begins to stand, at the price of the ground's classes.
+in place of a sky composed behind. What stands begins to stand; the ground's classes pay for it.
 """
 _base_ = ['langocc-tiny_r18_1xb1_synthetic-lidar.py']
 
