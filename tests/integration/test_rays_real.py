@@ -15,7 +15,9 @@ from langocc.datasets.nuscenes_infos import build_infos, infos_metainfo, write_i
 from langocc.datasets.nuscenes_tables import NuScenesTables
 from langocc.datasets.ray_sources import OCC3D_RANGE
 from langocc.datasets.transforms.rays import PrepareRays
+from langocc.models.losses import DrivenPathLoss
 from langocc.teachers import ProbabilityTeacher, TextEmbeddings, Vocabulary
+from voxelrender import VoxelGrid
 
 # nuScenes-lidarseg category -> Occ3D class; the rest (noise, ...) is 0 and left out.
 LIDARSEG = dict([(2, 7), (12, 8), (14, 2), (16, 3), (17, 4), (18, 5), (21, 6), (22, 9), (23, 10),
@@ -166,3 +168,25 @@ def test_all_targets_of_a_real_sample(dataset, teacher):
         shares[source] = float(rays.targets['sky'].float().mean())
         assert rays.targets['distances'].isnan().all() == (source == 'CameraPixelSource')
     assert shares['LidarPixelSource'] < 0.01 < 0.05 < shares['CameraPixelSource']
+
+
+def test_where_the_car_drove_is_road_and_free_in_the_labels(dataset):
+    """What DrivenPathLoss teaches, from poses alone, held against labels made from LiDAR."""
+    torch.manual_seed(0)
+    loss, grid = DrivenPathLoss(), VoxelGrid(OCC3D_RANGE, (0.4, 0.4, 0.4))
+    transform = PrepareRays(dict(type='CameraPixelSource'), num_rays=200, targets=('ego_poses',))
+    shares = {}
+    for lift in (0., 0.8):  # the second is a wrong pose, which the check can tell
+        occupied, is_ground = [], []
+        for index in range(0, len(dataset), 3):
+            results = dataset.get_data_info(index)
+            poses = transform(results)['rays'].targets['ego_poses']
+            poses[:, 2, 3] += lift
+            voxels, ground = loss._draw(poses, grid)
+            semantics = np.load(results['occ_path'])['semantics'].transpose(2, 1, 0).ravel()
+            occupied.append(semantics[voxels.numpy()] != 17)
+            is_ground.append(ground.numpy())
+        occupied, is_ground = np.concatenate(occupied), np.concatenate(is_ground)
+        shares[lift] = occupied[is_ground].mean(), occupied[~is_ground].mean()
+    assert shares[0.][0] > 0.99 and shares[0.][1] < 0.01
+    assert shares[0.8][0] < 0.1

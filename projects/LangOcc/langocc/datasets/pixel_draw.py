@@ -81,9 +81,7 @@ def draw_to_rays(results: Dict[str, Any], draw: PixelDraw) -> RayBundle:
         copy of the key frame that stands in for one outside the scene.
     """
     frames, cameras = results['ray_frames'], results['camera_names']
-    bev_aug = torch.as_tensor(results.get('bev_aug_matrix', np.eye(4)), dtype=torch.float64)
-    key_ego2global = results.get('ray_ego2global', results['key_ego2global'])
-    global2key = np.linalg.inv(np.asarray(key_ego2global, dtype=np.float64))
+    bev_aug, global2key = _key_frame(results)
     used, inverse = np.unique(draw.frames * len(cameras) + draw.cameras, return_inverse=True)
     cam2img, cam2key = np.empty((2, len(used), 4, 4))
     for i, group in enumerate(used):
@@ -101,3 +99,21 @@ def draw_to_rays(results: Dict[str, Any], draw: PixelDraw) -> RayBundle:
         dict(distances=torch.from_numpy(draw.distances))).transformed(bev_aug)
     return RayBundle(rays.origins.float(), rays.directions.float(), rays.camera_ids,
                      rays.frame_ids, dict(distances=rays.targets['distances'].float()))
+
+
+def ego_poses(results: Dict[str, Any]) -> torch.Tensor:
+    """(F, 3, 4) float32: ego frame of each ray frame -> (augmented) key ego frame.
+
+    Of the infos' ``ego2global``; ``results`` as for :func:`draw_to_rays`.
+    """
+    bev_aug, global2key = _key_frame(results)
+    ego2global = np.array([homogeneous(frame['info']['ego2global'])
+                           for frame in results['ray_frames']])
+    return (bev_aug @ torch.from_numpy(global2key @ ego2global))[:, :3].float()
+
+
+def _key_frame(results: Dict[str, Any]) -> Tuple[torch.Tensor, np.ndarray]:
+    """``bev_aug_matrix`` (4, 4), identity where there is none, and global -> key ego (4, 4)."""
+    key_ego2global = results.get('ray_ego2global', results['key_ego2global'])
+    return (torch.as_tensor(results.get('bev_aug_matrix', np.eye(4)), dtype=torch.float64),
+            np.linalg.inv(np.asarray(key_ego2global, dtype=np.float64)))

@@ -16,12 +16,12 @@ from ...teachers.base import Teacher, image_of
 from ...teachers.class_names import ClassNames, class_demands
 from ...teachers.sampling import LRUCache, sample_map
 from ..depth_maps import DepthSource
-from ..pixel_draw import PixelDraw, draw_to_rays
+from ..pixel_draw import PixelDraw, draw_to_rays, ego_poses
 from ..ray_sources import RaySource
 from .loading import read_image
 
 NAMES = ('rays', 'image_rays')
-TARGETS = ('lang_feats', 'rgb', 'distances', 'classes', 'sky')
+TARGETS = ('lang_feats', 'rgb', 'distances', 'classes', 'sky', 'ego_poses')
 # Those that a teacher makes.
 TEACHER_TARGETS = ('lang_feats', 'classes', 'sky')
 # In place of a teacher: the model's data preprocessor has one, and is given the images.
@@ -51,6 +51,8 @@ class PrepareRays(BaseTransform):
         classes: (R,) long, index in the teacher's classes, -1 = unknown; or in those of a source
             that labels its pixels, which the teacher is not asked for then.
         sky: (R,) bool, whether the teacher's class is one of its sky classes.
+        ego_poses: (R, 3, 4) float32, ego of the ray's frame -> augmented key ego frame: where the
+            car was (:class:`DrivenPathLoss`).
 
     Args:
         source: Config of a :class:`RaySource`, or one.
@@ -158,6 +160,8 @@ class PrepareRays(BaseTransform):
             rays.targets['rgb'] = self._colours(results, draw)
         if 'distances' in self.targets:
             rays.targets['distances'] = distances
+        if 'ego_poses' in self.targets:
+            rays.targets['ego_poses'] = ego_poses(results)[torch.from_numpy(draw.frames)]
         if self.is_online:
             results['ray_images'] = self._ray_images(results, draw)
         else:

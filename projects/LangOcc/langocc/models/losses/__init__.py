@@ -1,4 +1,5 @@
 """Losses on rendered rays and on the density volume."""
+from .driven_path_loss import DrivenPathLoss
 from .feature_distance import FeatureDistance
 from .field_losses import DensitySparsityLoss, FlatRoadLoss, TotalVariationLoss
 from .label_losses import RenderedClassLoss, SILogDepthLoss
@@ -7,7 +8,7 @@ from .ray_losses import (
     RenderedDepthLoss, RenderedFeatureLoss, RenderedRGBLoss, RenderedSemanticLoss
 )
 
-__all__ = ['DensitySparsityLoss', 'DistortionLoss', 'FeatureDistance', 'FlatRoadLoss', 'GroundLoss',
-           'RenderedClassLoss', 'RenderedDepthLoss', 'RenderedFeatureLoss', 'RenderedRGBLoss',
-           'RenderedSemanticLoss', 'SILogDepthLoss', 'SilhouetteLoss', 'SkyLoss',
-           'TotalVariationLoss']
+__all__ = ['DensitySparsityLoss', 'DistortionLoss', 'DrivenPathLoss', 'FeatureDistance',
+           'FlatRoadLoss', 'GroundLoss', 'RenderedClassLoss', 'RenderedDepthLoss',
+           'RenderedFeatureLoss', 'RenderedRGBLoss', 'RenderedSemanticLoss', 'SILogDepthLoss',
+           'SilhouetteLoss', 'SkyLoss', 'TotalVariationLoss']
