@@ -7,7 +7,7 @@ CONFIG=$1
 CHECKPOINT=$2
 PROCESSES=$3
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PYTHON="${PYTHON:-.venv/bin/python}"
+PYTHON="${PYTHON:-${LANGOCC_VENV:-.venv}/bin/python}"
 "$PYTHON" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29501}" \
     --nproc_per_node="$PROCESSES" tools/test.py "$CONFIG" "$CHECKPOINT" --launcher pytorch "${@:4}"

@@ -7,7 +7,7 @@ set -euo pipefail
 CONFIG=$1
 PROCESSES=$2
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PYTHON="${PYTHON:-.venv/bin/python}"
+PYTHON="${PYTHON:-${LANGOCC_VENV:-.venv}/bin/python}"
 "$PYTHON" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     --nproc_per_node="$PROCESSES" tools/train.py "$CONFIG" --launcher pytorch "${@:3}"

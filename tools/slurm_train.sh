@@ -9,7 +9,7 @@ CONFIG=$3
 GPUS="${GPUS:-4}"
 GPUS_PER_NODE="${GPUS_PER_NODE:-$GPUS}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PYTHON="${PYTHON:-.venv/bin/python}"
+PYTHON="${PYTHON:-${LANGOCC_VENV:-.venv}/bin/python}"
 # SRUN_ARGS is split into words on purpose.
 # shellcheck disable=SC2086
 srun -p "$PARTITION" --job-name="$JOB_NAME" --gres="gpu:$GPUS_PER_NODE" --ntasks="$GPUS" \

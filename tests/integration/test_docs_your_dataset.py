@@ -15,6 +15,7 @@ from langocc.datasets.nuscenes_prepare import prepare_infos
 from langocc.datasets.nuscenes_tables import REQUIRED_FIELDS
 from langocc.engine.config_options import check_image_sizes
 from langocc.teachers import Reducer, Vocabulary
+from langocc.teachers.probability_teacher import CITYSCAPES_CLASSES
 
 
 @pytest.fixture
@@ -51,12 +52,13 @@ def config(text, repository, pandaset_root, tmp_path, monkeypatch):
 def test_text_embeddings_as_described_give_the_vocabulary(text, tmp_path, monkeypatch):
     code = blocks(text, 'python')[1]
     monkeypatch.chdir(tmp_path)
-    rows = np.eye(76, 512, dtype=np.float16)
+    rows = np.eye(19, 512, dtype=np.float16)
     exec(code, dict(my_text_encoder=lambda prompts: rows))
-    assert len(json.loads(Path('names.json').read_text())['occ3d']) == 76
-    vocabulary = Vocabulary('occ3d_nuscenes', dict(type='TextEmbeddings',
-                                                   files='clip_vit_b16.npz'))
-    assert len(vocabulary) == 76 and np.array_equal(vocabulary.text_embeds.numpy(), rows)
+    assert len(json.loads(Path('names.json').read_text())['cityscapes']) == 19
+    text_encoder = dict(type='TextEmbeddings', files='clip_vit_b16.npz')
+    vocabulary = Vocabulary('pandaset_cityscapes', text_encoder)
+    assert set(CITYSCAPES_CLASSES) <= set(vocabulary.prompts)  # what the example's teacher asks for
+    assert len(vocabulary) == 19 and np.array_equal(vocabulary.text_embeds.numpy(), rows)
 
 
 def sizes(part):

@@ -73,6 +73,7 @@ def test_value_is_that_of_both_parts():
     want = -math.log((1 - math.exp(-1.02 * 0.4)) * (1 - 1e-4) + 1e-4) + 1.
     assert DrivenPathLoss(loss_weight=3.)(rays, field_of(densities)).item() == pytest.approx(
         3 * want, rel=1e-4)
+    assert DrivenPathLoss(ground_weight=0.)(rays, field_of(densities)).item() == pytest.approx(1.)
     right = zeros().detach().clone()
     right[:, 2] = 50.  # the layer through 0
     assert DrivenPathLoss()(rays, field_of(right)) < 1e-6

@@ -36,6 +36,7 @@ class DrivenPathLoss(RayLoss):
         clearance: metres above the ground from which on the body is free space; at least the height
             of a voxel, so that none is free and ground at once.
         free_density: 1/m that counts as free.
+        ground_weight: factor of the ground's part; with 0 the road may be where it wants.
         num_points: drawn inside the body, and as many on the ground, of each batch item.
 
     Raises:
@@ -44,8 +45,8 @@ class DrivenPathLoss(RayLoss):
     """
 
     def __init__(self, body: Sequence[float] = (-0.8, 3.3, 1.7, 1.5), clearance: float = 0.4,
-                 free_density: float = 0.02, num_points: int = 4096, loss_weight: float = 1.,
-                 eps: float = 1e-4):
+                 free_density: float = 0.02, ground_weight: float = 1., num_points: int = 4096,
+                 loss_weight: float = 1., eps: float = 1e-4):
         super().__init__(loss_weight)
         if len(body) != 4 or body[1] <= body[0] or body[2] <= 0:
             raise ValueError(f'DrivenPathLoss: body is {body}, expected (x from, x to, width, '
@@ -55,6 +56,7 @@ class DrivenPathLoss(RayLoss):
                              f'less than the height of the body, {body[3]} m')
         self.body, self.clearance = tuple(body), clearance
         self.free_density = free_density
+        self.ground_weight = ground_weight
         self.num_points = num_points
         self.eps = eps
 
@@ -69,7 +71,8 @@ class DrivenPathLoss(RayLoss):
         opacities = -torch.expm1(-densities * field.grid.voxel_size[2])
         excess = (densities - self.free_density).clamp(min=0)
         missing = -(opacities * (1 - self.eps) + self.eps).log()
-        return self.loss_weight * (masked_mean(missing, ground) + masked_mean(excess, ~ground))
+        return self.loss_weight * (self.ground_weight * masked_mean(missing, ground)
+                                   + masked_mean(excess, ~ground))
 
     @torch.no_grad()
     def _draw(self, poses: Tensor, grid: VoxelGrid) -> Tuple[Tensor, Tensor]:
