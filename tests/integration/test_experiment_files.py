@@ -46,11 +46,11 @@ def test_the_table_has_what_it_must_show(runs):
     entries = {}
     for run in runs('synthetic').values():
         entries.setdefault((run.entry, run.budget), []).append(run.seed)
-    trained = ['camera', 'silhouettes', 'lidar', 'rgb', 'twin']
+    trained = ['camera', 'silhouettes', 'path', 'lidar', 'rgb', 'twin']
     assert set(entries) == {
         ('prior', None), ('slab', None), ('slab-thick', None), ('mixed', 'quickstart'),
         *((name, budget) for name in trained for budget in ('quickstart', 'long'))}
-    for name in ('camera', 'silhouettes', 'twin'):
+    for name in ('camera', 'silhouettes', 'path', 'twin'):
         assert entries[name, 'long'] == entries[name, 'quickstart'] == [0, 1, 2]
 
 
