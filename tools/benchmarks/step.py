@@ -18,7 +18,7 @@ Step = Callable[[Scene], Tensor]
 
 
 def paper_loss(rendered: Tensor, target: Tensor) -> Tensor:
-    """mean over rays of stop_gradient(2 (1 - cos)) * squared error (paper.md, Rendering and loss).
+    """mean over rays of stop_gradient(2 (1 - cos)) * squared error (the paper's loss).
 
     Args:
         rendered: (R, E), not normalised; a zero row has weight 0 but stays in the mean.

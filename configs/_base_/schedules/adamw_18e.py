@@ -1,7 +1,7 @@
 """The paper's schedule: AdamW, 18 epochs, batch 16, EMA.
 
 Learning rate: linear warm-up over 200 iterations from 0.001 of the rate, 1e-4 in epochs 0-7, then a
-cosine once an epoch: 9.8e-5, 9.2e-5, ... 3e-6 in the last (paper.md, 'Schedule').
+cosine once an epoch: 9.8e-5, 9.2e-5, ... 3e-6 in the last (as published).
 """
 max_epochs = 18
 optim_wrapper = dict(

@@ -1,7 +1,7 @@
 """BGR or RGB: the order of colours, folded into the first convolution.
 
 BEVDet's networks and the published LangOcc see BGR images that are normalised by statistics in RGB
-order (paper.md, "Images"); ours see RGB by default. Between the two lies an affine map of each
+order (as published); ours see RGB by default. Between the two lies an affine map of each
 colour, and a convolution followed by BatchNorm takes such a map in: its weights change places and
 scale, the running mean moves. That is exact wherever the convolution does not reach over the
 image's border, into padding that is zero in either normalisation.

@@ -2,7 +2,7 @@
 
 A source draws pixels over ``results['ray_frames']`` x ``results['camera_names']``; which frames are
 there is the data set's business, and a frame that stands in for one outside the scene counts again,
-as published (paper.md, "Rays"). Pixels are those of original images; integer = pixel centre.
+as published. Pixels are those of original images; integer = pixel centre.
 
 Frames of reference: LiDAR -> LiDAR-ego (ego pose at the LiDAR's own time) -> global -> ego at the
 camera's own time -> camera; and camera -> ego at the camera's time -> global -> key ego. Paths in

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class WarmupEMA(BaseAveragedModel):
-    """Decay ``decay * (1 - exp(-n / warmup))`` at update n (paper.md, 'Schedule').
+    """Decay ``decay * (1 - exp(-n / warmup))`` at update n (as published).
 
     Args:
         model: averaged model.

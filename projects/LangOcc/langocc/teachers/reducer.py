@@ -1,6 +1,6 @@
 """A linear map from the text space to fewer dimensions, fitted on a vocabulary.
 
-paper.md, "Teacher and vocabulary", reduced model: b = normalise(x U), x' = normalise(b U^T), loss
+The paper's reduced model: b = normalise(x U), x' = normalise(b U^T), loss
 10 * mean angle(x, x'). The published angle is ``arccos(x . x')``, whose gradient is infinite where
 the fit is perfect; here it is ``2 atan2(|x - x'|, |x + x'|)``: the same angle, with a bounded
 gradient everywhere. Another way to a matrix U is a PCA basis of image features, :mod:`.pca`.
@@ -167,7 +167,7 @@ def fit_reducer(text_embeds: Tensor,
                 patience: int = 30,
                 seed: int = 0,
                 metadata: Optional[Dict[str, Any]] = None) -> Tuple[Reducer, List[float]]:
-    """Fit U by full-batch Adam (paper.md, reduced model).
+    """Fit U by full-batch Adam (the paper's reduced model).
 
     Args:
         text_embeds: (K, E) embeddings; K may be smaller than ``dims``.

@@ -1,8 +1,8 @@
 """Vocabularies: which words stand for which class, in text files that users edit.
 
 Format: one line a class, ``class: prompt, prompt, ...``; ``#`` starts a comment; a class may have
-several lines. Classes are those of Occ3D-nuScenes (protocols.md). A feature gets the class of the
-prompt with the largest cosine over all prompts (paper.md, "Teacher and vocabulary").
+several lines. Classes are Occ3D-nuScenes' (docs/protocols.md). A feature gets the class of the
+prompt with the largest cosine over all prompts (as in the paper).
 
 Legend: K prompts, E embedding, V features (voxels).
 """

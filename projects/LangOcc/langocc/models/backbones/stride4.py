@@ -9,7 +9,7 @@ def extract_stride4(backbone: nn.Module, images: Tensor) -> Tensor:
     """Runs the stem, the max pooling and the first stage of mmdet's ResNet only.
 
     The stereo reference frame (t-2) is never lifted; its stride-4 features are all that the cost
-    volume reads (paper.md, "Images"), so a fifth of a ResNet-50 is all that runs for it.
+    volume reads (as published), so a fifth of a ResNet-50 is all that runs for it.
 
     Args:
         backbone: mmdet's ResNet or a class with its layout (``conv1``/``norm1``/``relu`` or

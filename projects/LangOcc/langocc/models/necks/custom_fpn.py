@@ -15,7 +15,7 @@ from torch import Tensor, nn
 class CustomFPN(BaseModule):
     """Lateral 1x1 convolutions, nearest upsampling top-down, one 3x3 convolution an output.
 
-    No normalisation and no activation (paper.md, "Lift").
+    No normalisation and no activation (as published).
 
     Args:
         in_channels: channels of each input level, finest first.

@@ -158,7 +158,7 @@ class DepthNet(BaseModule):
             feats: (BN, in_channels, h, w) image features.
             parameters: (BN, 27) of :func:`~.frustum.camera_parameters`.
             cost_volume: (BN, D, h', w') at ``2**num_cost_stages`` times the resolution, in
-                [0, 1]; zeros without a previous frame (paper.md, "Lift"). Read by a stereo net
+                [0, 1]; zeros without a previous frame (as published). Read by a stereo net
                 only.
 
         Returns:

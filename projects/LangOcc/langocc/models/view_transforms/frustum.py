@@ -5,8 +5,8 @@ and the whole frustum of six cameras is a third of a million points, so precisio
 
 Legend: B batch, N cameras, D depth bins, h/w feature height and width. An *augmented* pixel is one
 of the image the network sees (``img_aug_matrix`` applied); integer = pixel centre.
-Source: paper.md, "Lift"; the published frustum puts the outermost feature cells on the outermost
-pixels, ``u = linspace(0, W - 1, w)``.
+The published frustum puts the outermost feature cells on the outermost pixels,
+``u = linspace(0, W - 1, w)``.
 """
 from typing import Optional, Sequence, Tuple
 
@@ -157,8 +157,8 @@ def camera_parameters(rig: CameraRig, bev_aug_matrix: Tensor,
 
     Returns:
         (B, N, 27) float32: fx, fy, cx, cy; image augmentation r00, r01, tx, r10, r11, ty; BEV
-        augmentation 00, 01, 10, 11, 22; camera -> key ego, 3 x 4 row-wise, metres. Source:
-        paper.md, "Lift".
+        augmentation 00, 01, 10, 11, 22; camera -> key ego, 3 x 4 row-wise, metres: as
+        published.
     """
     cam2img, img_aug = rig.cam2img, rig.img_aug_matrix
     bev_aug = bev_aug_matrix.to(cam2img)[:, None].expand_as(cam2img)

@@ -90,7 +90,7 @@ class LSSViewTransformerBEVDepth(LSSViewTransformer):
 class LSSViewTransformerBEVStereo(LSSViewTransformerBEVDepth):
     """BEVDepth whose depth net also sees how well the previous frame matches at each depth.
 
-    The cost volume has no gradient; without a previous frame it is zeros (paper.md, "Lift").
+    The cost volume has no gradient; without a previous frame it is zeros (as published).
 
     Args:
         published_invalid: parity switch, the published test for positions that the warp sends
