@@ -28,7 +28,7 @@ class DrivenPathLoss(RayLoss):
     Poses are those of the frames that the rays come from (target ``ego_poses``). Voxels of points
     drawn on the ground under the body have their opacity drawn to 1, by ``-log``; those of points
     drawn inside the body, unless they are among the former, pay for what their density exceeds
-    ``free_density`` by. The loss is the sum of both means.
+    ``free_density`` by. The loss is the sum of both means, the ground's times ``ground_weight``.
 
     Args:
         body: (x from, x to, width, height) of the car in metres. Its ego frame is the middle of the
@@ -36,7 +36,8 @@ class DrivenPathLoss(RayLoss):
         clearance: metres above the ground from which on the body is free space; at least the height
             of a voxel, so that none is free and ground at once.
         free_density: 1/m that counts as free.
-        ground_weight: factor of the ground's part; with 0 the road may be where it wants.
+        ground_weight: factor of the ground's part. With 0 the road may be where it wants; with 1 it
+            thickens where the car was not (docs/results.md).
         num_points: drawn inside the body, and as many on the ground, of each batch item.
 
     Raises:
@@ -45,7 +46,7 @@ class DrivenPathLoss(RayLoss):
     """
 
     def __init__(self, body: Sequence[float] = (-0.8, 3.3, 1.7, 1.5), clearance: float = 0.4,
-                 free_density: float = 0.02, ground_weight: float = 1., num_points: int = 4096,
+                 free_density: float = 0.02, ground_weight: float = 0.1, num_points: int = 4096,
                  loss_weight: float = 1., eps: float = 1e-4):
         super().__init__(loss_weight)
         if len(body) != 4 or body[1] <= body[0] or body[2] <= 0:
@@ -97,6 +98,7 @@ class DrivenPathLoss(RayLoss):
         size = poses.new_tensor([end - start, width, high - low])
         points = lower + size * torch.rand(self.num_points, 3, device=poses.device)
         at = poses[torch.randint(len(poses), (self.num_points,), device=poses.device)]
-        points = (at[:, :, :3] @ points[:, :, None])[:, :, 0] + at[:, :, 3]
+        # Not by a matrix product, which autocast would round to decimetres.
+        points = (at[:, :, :3] * points[:, None]).sum(dim=-1) + at[:, :, 3]
         points = points[grid.contains(points)]
         return torch.unique(grid.flat_indices(grid.to_indices(points)))
