@@ -67,12 +67,12 @@ def test_ground_under_the_car_and_air_where_it_stood():
 def test_value_is_that_of_both_parts():
     torch.manual_seed(0)
     rays = rendered([pose()])
-    assert DrivenPathLoss(eps=1e-4, ground_weight=1.)(rays, field_of(zeros())).item() == pytest.approx(
-        -math.log(1e-4), rel=1e-4)
+    empty = DrivenPathLoss(eps=1e-4, ground_weight=1.)(rays, field_of(zeros()))
+    assert empty.item() == pytest.approx(-math.log(1e-4), rel=1e-4)
     densities = torch.full_like(zeros(), 1.02)
     want = -math.log((1 - math.exp(-1.02 * 0.4)) * (1 - 1e-4) + 1e-4) + 1.
-    assert DrivenPathLoss(loss_weight=3., ground_weight=1.)(rays, field_of(densities)).item() == pytest.approx(
-        3 * want, rel=1e-4)
+    loss = DrivenPathLoss(loss_weight=3., ground_weight=1.)(rays, field_of(densities))
+    assert loss.item() == pytest.approx(3 * want, rel=1e-4)
     assert DrivenPathLoss(ground_weight=0.)(rays, field_of(densities)).item() == pytest.approx(1.)
     right = zeros().detach().clone()
     right[:, 2] = 50.  # the layer through 0
