@@ -9,6 +9,12 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 
 
+# What losses on rays hold them against; those on the volume alone need nothing.
+NEEDED_TARGETS = dict(
+    RenderedFeatureLoss='lang_feats', RenderedRGBLoss='rgb', RenderedDepthLoss='distances',
+    RenderedClassLoss='classes', SkyLoss='sky', SilhouetteLoss='sky', DrivenPathLoss='ego_poses')
+
+
 def recipes():
     from tests.conftest import REPOSITORY
     return sorted(path.name for path in (REPOSITORY / 'configs').glob('*.py'))
@@ -43,7 +49,7 @@ def test_recipe_builds(recipe, repository, data_roots):
     assert ('PrepareRays' in transforms) != ('LoadOccGTFromFile' in transforms)
     assert ('PrepareRays' in transforms) == any(h.type == 'RayCountHook' for h in cfg.custom_hooks)
     for loss in getattr(model.occ_head, 'losses', {}).values():
-        needed = {'lang': 'lang_feats', 'rgb': 'rgb'}.get(loss.output)
+        needed = NEEDED_TARGETS.get(type(loss).__name__)
         assert needed is None or needed in transforms['PrepareRays'].targets
 
 
