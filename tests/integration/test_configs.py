@@ -8,7 +8,6 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 
-
 # What losses on rays hold them against; those on the volume alone need nothing.
 NEEDED_TARGETS = dict(
     RenderedFeatureLoss='lang_feats', RenderedRGBLoss='rgb', RenderedDepthLoss='distances',
