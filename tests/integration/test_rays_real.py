@@ -16,6 +16,7 @@ from langocc.datasets.nuscenes_tables import NuScenesTables
 from langocc.datasets.ray_sources import OCC3D_RANGE
 from langocc.datasets.transforms.rays import PrepareRays
 from langocc.models.losses import DrivenPathLoss
+from langocc.occ3d import FREE_CLASS
 from langocc.teachers import ProbabilityTeacher, TextEmbeddings, Vocabulary
 from voxelrender import VoxelGrid
 
@@ -184,7 +185,7 @@ def test_where_the_car_drove_is_road_and_free_in_the_labels(dataset):
             poses[:, 2, 3] += lift
             voxels, ground = loss._draw(poses, grid)
             semantics = np.load(results['occ_path'])['semantics'].transpose(2, 1, 0).ravel()
-            occupied.append(semantics[voxels.numpy()] != 17)
+            occupied.append(semantics[voxels.numpy()] != FREE_CLASS)
             is_ground.append(ground.numpy())
         occupied, is_ground = np.concatenate(occupied), np.concatenate(is_ground)
         shares[lift] = occupied[is_ground].mean(), occupied[~is_ground].mean()

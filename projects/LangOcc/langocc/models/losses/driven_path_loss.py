@@ -12,11 +12,12 @@ from voxelrender import VoxelGrid
 
 from ..renderer import RenderedRays
 from ..voxel_field import VoxelField
-from .ray_losses import RayLoss, find_target, masked_mean
+from .opacity_losses import OpacityLoss
+from .ray_losses import find_target, masked_mean
 
 
 @MODELS.register_module()
-class DrivenPathLoss(RayLoss):
+class DrivenPathLoss(OpacityLoss):
     """The car stood on a road, with nothing but itself above: free of charge, from poses alone.
 
     Rendered language does not tell a road from a thicker road, nor an obstacle from a haze that has
@@ -48,7 +49,7 @@ class DrivenPathLoss(RayLoss):
     def __init__(self, body: Sequence[float] = (-0.8, 3.3, 1.7, 1.5), clearance: float = 0.4,
                  free_density: float = 0.02, ground_weight: float = 0.1, num_points: int = 4096,
                  loss_weight: float = 1., eps: float = 1e-4):
-        super().__init__(loss_weight)
+        super().__init__(loss_weight, eps)
         if len(body) != 4 or body[1] <= body[0] or body[2] <= 0:
             raise ValueError(f'DrivenPathLoss: body is {body}, expected (x from, x to, width, '
                              'height) in metres')
@@ -59,7 +60,6 @@ class DrivenPathLoss(RayLoss):
         self.free_density = free_density
         self.ground_weight = ground_weight
         self.num_points = num_points
-        self.eps = eps
 
     def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
         poses = find_target(rendered, 'ego_poses', self)
@@ -71,9 +71,8 @@ class DrivenPathLoss(RayLoss):
         ground = torch.cat([is_ground for _, is_ground in chosen])
         opacities = -torch.expm1(-densities * field.grid.voxel_size[2])
         excess = (densities - self.free_density).clamp(min=0)
-        missing = -(opacities * (1 - self.eps) + self.eps).log()
-        return self.loss_weight * (self.ground_weight * masked_mean(missing, ground)
-                                   + masked_mean(excess, ~ground))
+        missing = masked_mean(-self.log_likelihood(opacities), ground)
+        return self.loss_weight * (self.ground_weight * missing + masked_mean(excess, ~ground))
 
     @torch.no_grad()
     def _draw(self, poses: Tensor, grid: VoxelGrid) -> Tuple[Tensor, Tensor]:
