@@ -6,7 +6,9 @@ from typing import Sequence
 from mmdet3d.registry import METRICS
 from mmengine.config import Config
 
-from langocc.engine import add_runner_arguments, build_runner, read_config, set_checkpoint
+from langocc.engine import (
+    add_runner_arguments, build_runner, close_process_group, read_config, set_checkpoint
+)
 from langocc.evaluation import MASKS
 from langocc.files import one_line_errors, write_json
 
@@ -92,6 +94,7 @@ def main() -> None:
     metrics = build_runner(cfg, args.launcher).test()
     if args.out:
         write_json(args.out, metrics, indent=2)
+    close_process_group()
 
 
 if __name__ == '__main__':

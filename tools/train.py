@@ -3,7 +3,8 @@
 import argparse
 
 from langocc.engine import (
-    add_runner_arguments, build_runner, read_config, set_amp, set_auto_scale_lr, set_resume
+    add_runner_arguments, build_runner, close_process_group, read_config, set_amp,
+    set_auto_scale_lr, set_resume
 )
 from langocc.files import one_line_errors
 
@@ -31,6 +32,7 @@ def main() -> None:
     if args.seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=args.seed)
     build_runner(cfg, args.launcher).train()
+    close_process_group()
 
 
 if __name__ == '__main__':

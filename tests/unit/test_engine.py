@@ -18,7 +18,8 @@ from torch import nn
 
 from langocc.engine import (
     BackboneInit, CheckpointError, RayCountHook, SetupCheckHook, WarmupEMA, add_runner_arguments,
-    build_runner, read_config, set_amp, set_auto_scale_lr, set_checkpoint, set_resume
+    build_runner, close_process_group, read_config, set_amp, set_auto_scale_lr, set_checkpoint,
+    set_resume
 )
 from voxelrender import RayBundle
 
@@ -284,3 +285,11 @@ def test_mixed_precision_is_for_gpus(monkeypatch):
     cfg.optim_wrapper.type = 'ApexOptimWrapper'
     with pytest.raises(ValueError, match='ApexOptimWrapper'):
         set_amp(cfg)
+
+
+def test_the_process_group_is_left_and_none_is_needed(tmp_path):
+    close_process_group()
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0,
+                                         world_size=1)
+    close_process_group()
+    assert not torch.distributed.is_initialized()

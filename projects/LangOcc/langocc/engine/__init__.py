@@ -11,12 +11,12 @@ from .config_options import merge_options
 from .hooks import RayCountHook
 from .initialization import BackboneInit
 from .loops import SkippingIterBasedTrainLoop
-from .runner import build_runner
+from .runner import build_runner, close_process_group
 from .setup_check import SetupCheckHook, check_setup
 from .visualization_hook import OccVisualizationHook
 
 __all__ = ['BackboneInit', 'CheckpointError', 'ExactCheckpointHook', 'OccVisualizationHook',
            'RayCountHook', 'SetupCheckHook', 'SkippingIterBasedTrainLoop', 'WarmupEMA',
            'add_runner_arguments', 'allow_mmengine_checkpoints', 'build_runner', 'check_setup',
-           'load_exactly', 'merge_options', 'read_config', 'set_amp', 'set_auto_scale_lr',
-           'set_checkpoint', 'set_resume', 'set_work_dir']
+           'close_process_group', 'load_exactly', 'merge_options', 'read_config', 'set_amp',
+           'set_auto_scale_lr', 'set_checkpoint', 'set_resume', 'set_work_dir']

@@ -49,3 +49,16 @@ def _init_gloo(launcher: str) -> None:
         raise RuntimeError(f'launcher pytorch, but {", ".join(missing)} not set: start it with '
                            'tools/dist_train.sh or torchrun')
     torch.distributed.init_process_group('gloo')
+
+
+def close_process_group() -> None:
+    """Leave the process group that a launcher's run made; nothing without one.
+
+    To be called when the work is done. A process that exits with its group open may be aborted
+    ("terminate called without an active exception", exit code -6): gloo's threads still hold
+    tensors while the interpreter is taken down. All processes leave together, so that none
+    finds its peers gone. Not for the way out of an error, where peers may never arrive.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
