@@ -11,7 +11,8 @@ from mmengine.registry import init_default_scope
 # What losses on rays hold them against; those on the volume alone need nothing.
 NEEDED_TARGETS = dict(
     RenderedFeatureLoss='lang_feats', RenderedRGBLoss='rgb', RenderedDepthLoss='distances',
-    RenderedClassLoss='classes', SkyLoss='sky', SilhouetteLoss='sky', DrivenPathLoss='ego_poses')
+    RenderedClassLoss='classes', SkyLoss='sky', SilhouetteLoss='sky', DrivenPathLoss='ego_poses',
+    PhotometricLoss='photometric_costs')
 
 
 def recipes():

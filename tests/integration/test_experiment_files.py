@@ -46,11 +46,12 @@ def test_the_table_has_what_it_must_show(runs):
     entries = {}
     for run in runs('synthetic').values():
         entries.setdefault((run.entry, run.budget), []).append(run.seed)
-    trained = ['camera', 'silhouettes', 'path', 'lidar', 'rgb', 'twin']
+    several = ['camera', 'silhouettes', 'path', 'photometric', 'path-photometric', 'twin']
+    trained = [*several, 'lidar', 'rgb']
     assert set(entries) == {
         ('prior', None), ('slab', None), ('slab-thick', None), ('mixed', 'quickstart'),
         *((name, budget) for name in trained for budget in ('quickstart', 'long'))}
-    for name in ('camera', 'silhouettes', 'path', 'twin'):
+    for name in several:
         assert entries[name, 'long'] == entries[name, 'quickstart'] == [0, 1, 2]
 
 

@@ -33,13 +33,22 @@ def tables(pandaset_root):
 
 
 @pytest.fixture(scope='module')
-def dataset(pandaset_root, tmp_path_factory):
+def infos(pandaset_root, tmp_path_factory):
     tables = NuScenesTables(pandaset_root, 'v1.0-mini')
     path = tmp_path_factory.mktemp('infos') / 'infos.json'
     write_infos(dict(metainfo=infos_metainfo(tables, {}),
                      data_list=build_infos(tables, ['pandaset-002'])), path)
-    return NuScenesOccDataset(data_root=str(pandaset_root), ann_file=str(path),
-                              ray_frame_ids=(-2, 0, 3))
+    return dict(data_root=str(pandaset_root), ann_file=str(path))
+
+
+@pytest.fixture(scope='module')
+def dataset(infos):
+    return NuScenesOccDataset(**infos, ray_frame_ids=(-2, 0, 3))
+
+
+@pytest.fixture(scope='module')
+def dataset_of_neighbours(infos):
+    return NuScenesOccDataset(**infos, ray_frame_ids=(-1, 0, 1))
 
 
 @pytest.fixture(scope='module')
@@ -191,3 +200,42 @@ def test_where_the_car_drove_is_road_and_free_in_the_labels(dataset):
         shares[lift] = occupied[is_ground].mean(), occupied[~is_ground].mean()
     assert shares[0.][0] > 0.99 and shares[0.][1] < 0.01
     assert shares[0.8][0] < 0.1
+
+
+def test_images_agree_where_lidar_points_are(dataset_of_neighbours):
+    """What PhotometricLoss teaches, from images and poses alone, held against LiDAR."""
+    np.random.seed(0)
+    transform = PrepareRays(
+        dict(type='LidarPixelSource'), num_rays=300, targets=('distances', 'photometric_costs'),
+        photometric=dict(type='PhotometricSweep', downscale=4), image_cache_size=40)
+    ranks = {1.: [], 0.6: [], 1.5: []}
+    for index in range(1, 15, 4):
+        results = dataset_of_neighbours.get_data_info(index)
+        plain = transform(dict(results))['rays'].targets
+        distances, costs = plain['photometric_costs'].unbind(-1)
+        for factor, shares in ranks.items():  # others than 1 are wrong, which the check can tell
+            true = plain['distances'][:, None] * factor
+            nearest = (1 / distances - 1 / true).abs().argmin(dim=1, keepdim=True)
+            cost = costs.gather(1, nearest)
+            known = torch.isfinite(costs)
+            rank = ((costs < cost) & known).sum(dim=1) / known.sum(dim=1)
+            shares.append(rank[torch.isfinite(cost[:, 0]) & (true[:, 0] < 40)])
+    seen = len(torch.cat(ranks[1.])) / (4 * 300)
+    ranks = {factor: float(torch.cat(shares).mean()) for factor, shares in ranks.items()}
+    assert seen > 0.8 and ranks[1.] < 0.27
+    assert min(ranks[0.6], ranks[1.5]) > ranks[1.] + 0.1, ranks
+
+
+def test_candidates_are_scaled_as_the_rays_are(dataset_of_neighbours):
+    results = dataset_of_neighbours.get_data_info(5)
+    transform = PrepareRays(
+        dict(type='LidarPixelSource'), num_rays=50, targets=('distances', 'photometric_costs'),
+        photometric=dict(type='PhotometricSweep', num_distances=8), image_cache_size=40)
+    targets = []
+    for matrix in (np.eye(4), np.diag([1.1, -1.1, 1.1, 1.])):
+        np.random.seed(0)
+        targets.append(transform(dict(results, bev_aug_matrix=matrix))['rays'].targets)
+    plain, scaled = (target['photometric_costs'] for target in targets)
+    torch.testing.assert_close(scaled[..., 0], 1.1 * plain[..., 0])
+    torch.testing.assert_close(targets[1]['distances'], 1.1 * targets[0]['distances'])
+    torch.testing.assert_close(scaled[..., 1], plain[..., 1], equal_nan=True)

@@ -112,6 +112,16 @@ def ego_poses(results: Dict[str, Any]) -> torch.Tensor:
     return (bev_aug @ torch.from_numpy(global2key @ ego2global))[:, :3].float()
 
 
+def ray_scales(results: Dict[str, Any], rays: RayBundle) -> torch.Tensor:
+    """(R,) float32: metres along (augmented) rays per metre of the world, 1 without augmentation.
+
+    ``results`` and ``rays`` as :func:`draw_to_rays` has and gives them.
+    """
+    bev_aug, _ = _key_frame(results)
+    in_world = rays.directions.double() @ torch.linalg.inv(bev_aug[:3, :3]).T
+    return (1 / in_world.norm(dim=1)).float()
+
+
 def _key_frame(results: Dict[str, Any]) -> Tuple[torch.Tensor, np.ndarray]:
     """``bev_aug_matrix`` (4, 4), identity where there is none, and global -> key ego (4, 4)."""
     key_ego2global = results.get('ray_ego2global', results['key_ego2global'])

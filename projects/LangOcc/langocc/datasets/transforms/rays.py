@@ -1,6 +1,6 @@
 """Rays with their targets for one sample.
 
-Legend: R rays, E embedding, N cameras, M images that have rays.
+Legend: R rays, E embedding, N cameras, M images that have rays, D candidate distances.
 """
 from dataclasses import replace
 from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
@@ -11,17 +11,20 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TASK_UTILS, TRANSFORMS
 from torch import Tensor
 
+from voxelrender import RayBundle
+
 from ...structures import RayImages
 from ...teachers.base import Teacher, image_of
 from ...teachers.class_names import ClassNames, class_demands
 from ...teachers.sampling import LRUCache, sample_map
 from ..depth_maps import DepthSource
-from ..pixel_draw import PixelDraw, draw_to_rays, ego_poses
+from ..photometric_sweep import PhotometricSweep
+from ..pixel_draw import PixelDraw, draw_to_rays, ego_poses, ray_scales
 from ..ray_sources import RaySource
 from .loading import read_image
 
 NAMES = ('rays', 'image_rays')
-TARGETS = ('lang_feats', 'rgb', 'distances', 'classes', 'sky', 'ego_poses')
+TARGETS = ('lang_feats', 'rgb', 'distances', 'classes', 'sky', 'ego_poses', 'photometric_costs')
 # Those that a teacher makes.
 TEACHER_TARGETS = ('lang_feats', 'classes', 'sky')
 # In place of a teacher: the model's data preprocessor has one, and is given the images.
@@ -53,6 +56,8 @@ class PrepareRays(BaseTransform):
         sky: (R,) bool, whether the teacher's class is one of its sky classes.
         ego_poses: (R, 3, 4) float32, ego of the ray's frame -> augmented key ego frame: where the
             car was (:class:`DrivenPathLoss`).
+        photometric_costs: (R, D, 2) float32, candidate distances in metres along the ray and what
+            each costs, of ``photometric`` (:class:`PhotometricLoss`).
 
     Args:
         source: Config of a :class:`RaySource`, or one.
@@ -60,6 +65,8 @@ class PrepareRays(BaseTransform):
             'online' for one in the model's data preprocessor; None for targets that need none.
         depth: Config of a :class:`DepthSource`, or one: stored depth maps, which then tell the
             target 'distances' instead of the source.
+        photometric: Config of a :class:`PhotometricSweep`, or one, which makes the target
+            'photometric_costs'.
         num_rays: R at most.
         targets: Which of the targets.
         mask_dynamic: Drop rays of frames other than the key frame at which the teacher's class is
@@ -68,12 +75,12 @@ class PrepareRays(BaseTransform):
             teacher has its own switch.
         name: Where the bundle goes: 'rays', which are rendered, or 'image_rays', pixels of the key
             frame for an :class:`ImageFeatureHead`.
-        image_cache_size: Decoded images kept in memory for 'rgb' and an online teacher (4.3 MB each
-            at 1600 x 900).
+        image_cache_size: Decoded images kept in memory for 'rgb', an online teacher and
+            ``photometric`` (4.3 MB each at 1600 x 900).
 
     Raises:
         ValueError: an unknown target, one that needs a teacher or its classes and has none, or
-            ``depth`` without 'distances' among the targets.
+            ``depth`` or ``photometric`` without its target.
     """
 
     def __init__(self,
@@ -85,10 +92,13 @@ class PrepareRays(BaseTransform):
                  parity_half_pixel: bool = False,
                  image_cache_size: int = 0,
                  depth: Union[DepthSource, dict, None] = None,
+                 photometric: Union[PhotometricSweep, dict, None] = None,
                  name: str = 'rays') -> None:
         self.source = TASK_UTILS.build(source) if isinstance(source, dict) else source
         self.teacher = TASK_UTILS.build(teacher) if isinstance(teacher, dict) else teacher
         self.depth = TASK_UTILS.build(depth) if isinstance(depth, dict) else depth
+        self.photometric = (TASK_UTILS.build(photometric) if isinstance(photometric, dict)
+                            else photometric)
         self.num_rays = num_rays
         self.name = name
         self.targets = tuple(targets)
@@ -116,6 +126,11 @@ class PrepareRays(BaseTransform):
         if self.depth is not None and 'distances' not in self.targets:
             raise ValueError("PrepareRays: depth is set, but 'distances' is not among the targets "
                              f'{list(self.targets)}')
+        if (self.photometric is None) == ('photometric_costs' in self.targets):
+            raise ValueError("PrepareRays: the target 'photometric_costs' and photometric, which "
+                             'makes it, need each other; targets are '
+                             f'{list(self.targets)}, photometric is '
+                             f'{type(self.photometric).__name__}')
         if isinstance(self.teacher, str):
             self._check_online()
             return
@@ -162,6 +177,8 @@ class PrepareRays(BaseTransform):
             rays.targets['distances'] = distances
         if 'ego_poses' in self.targets:
             rays.targets['ego_poses'] = ego_poses(results)[torch.from_numpy(draw.frames)]
+        if self.photometric is not None:
+            rays.targets['photometric_costs'] = self._photometric_costs(results, draw, rays)
         if self.is_online:
             results['ray_images'] = self._ray_images(results, draw)
         else:
@@ -223,6 +240,17 @@ class PrepareRays(BaseTransform):
         for index, info, camera in _images(results, draw):
             out[index] = self.depth.distances(info, camera, draw.pixels[index])
         return out
+
+    def _photometric_costs(self, results: Dict[str, Any], draw: PixelDraw, rays: RayBundle
+                           ) -> Tensor:
+        """(R, D, 2) candidate distances along the (augmented) rays, and their costs."""
+        out = np.empty((len(draw), len(self.photometric), 2), dtype=np.float32)
+        for index, _, camera in _images(results, draw):
+            out[index] = np.stack(self.photometric.costs(
+                results['ray_frames'], draw.frames[index[0]], camera, draw.pixels[index],
+                self._image), axis=-1)
+        out[..., 0] *= ray_scales(results, rays).numpy()[:, None]
+        return torch.from_numpy(out)
 
     def _features(self, results: Dict[str, Any], draw: PixelDraw) -> Tensor:
         """(R, E) teacher features."""

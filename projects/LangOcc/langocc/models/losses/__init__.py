@@ -4,11 +4,12 @@ from .feature_distance import FeatureDistance
 from .field_losses import DensitySparsityLoss, FlatRoadLoss, TotalVariationLoss
 from .label_losses import RenderedClassLoss, SILogDepthLoss
 from .opacity_losses import DistortionLoss, GroundLoss, SilhouetteLoss, SkyLoss
+from .photometric_loss import PhotometricLoss
 from .ray_losses import (
     RenderedDepthLoss, RenderedFeatureLoss, RenderedRGBLoss, RenderedSemanticLoss
 )
 
 __all__ = ['DensitySparsityLoss', 'DistortionLoss', 'DrivenPathLoss', 'FeatureDistance',
-           'FlatRoadLoss', 'GroundLoss', 'RenderedClassLoss', 'RenderedDepthLoss',
-           'RenderedFeatureLoss', 'RenderedRGBLoss', 'RenderedSemanticLoss', 'SILogDepthLoss',
-           'SilhouetteLoss', 'SkyLoss', 'TotalVariationLoss']
+           'FlatRoadLoss', 'GroundLoss', 'PhotometricLoss', 'RenderedClassLoss',
+           'RenderedDepthLoss', 'RenderedFeatureLoss', 'RenderedRGBLoss', 'RenderedSemanticLoss',
+           'SILogDepthLoss', 'SilhouetteLoss', 'SkyLoss', 'TotalVariationLoss']
