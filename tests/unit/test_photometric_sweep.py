@@ -106,6 +106,10 @@ def test_costs_are_those_of_a_naive_loop():
 def test_what_nobody_sees_is_unknown():
     world = World(poses={0: pose(), 1: pose(yaw=np.pi)})  # looks the other way
     assert np.isnan(world.costs()[1]).all()
+    corner = np.array([[88., 58.]])
+    distances, costs = World(poses={0: pose(), 1: pose(z=5.)}).costs(corner)
+    behind = distances[0] < true_distances(5., corner)[0]
+    assert behind.any() and np.isnan(costs[0][behind]).all()
     world = World(poses={0: pose(), 1: pose(x=3.)})
     edge = np.array([[1., 30.]])  # its patch leaves the other image unless it is far away
     distances, costs = world.costs(edge)
