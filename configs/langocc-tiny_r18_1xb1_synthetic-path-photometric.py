@@ -5,12 +5,11 @@ same colours, which thins the ground. All of it needs images, poses and the 2D t
 """
 _base_ = ['langocc-tiny_r18_1xb1_synthetic-path.py']
 
-model = dict(occ_head=dict(
-    density_threshold=_base_.density_threshold,
-    losses=dict(photometric=dict(type='PhotometricLoss', loss_weight=5.))))
+model = dict(occ_head=dict(losses=dict(
+    photometric=dict(type='PhotometricLoss', loss_weight=5.))))
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].update(
     targets=('lang_feats', 'sky', 'rgb', 'ego_poses', 'photometric_costs'),
     photometric=dict(type='PhotometricSweep', num_distances=96, patch=5, downscale=2,
-                     cache_size=_base_.image_cache_size))
+                     planes=('facing', 'horizontal'), cache_size=_base_.image_cache_size))
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -11,5 +11,5 @@ train_pipeline = _base_.train_pipeline
 train_pipeline[2].update(
     targets=('lang_feats', 'sky', 'rgb', 'photometric_costs'),
     photometric=dict(type='PhotometricSweep', num_distances=96, patch=5, downscale=2,
-                     cache_size=_base_.image_cache_size))
+                     planes=('facing', 'horizontal'), cache_size=_base_.image_cache_size))
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

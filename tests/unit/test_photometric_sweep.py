@@ -156,7 +156,45 @@ def test_many_pixels_at_once():
         World().costs(patch=1)[1], (2100, 4, 81)))
 
 
+def test_ground_is_a_horizontal_plane():
+    """On a road 1.5 m below, cells of a patch are not equally far."""
+    cam2ego = np.eye(4)
+    cam2ego[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]  # x ahead, z up
+    world = World(poses={0: pose(), 1: pose(z=-1.2)})
+    u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(K).T
+    for frame, shift in zip(world.frames, (0., -1.2)):
+        record = frame['info']['images']['CAM']
+        record.update(cam2ego=cam2ego, ego2global=pose(z=shift) @ np.linalg.inv(cam2ego))
+        with np.errstate(divide='ignore'):
+            points = np.clip(1.5 / rays[..., 1:2], 0, 1e3) * rays + [0, 0, shift]
+        world.images[record['img_path']] = texture(points[..., ::2]).round().astype(np.uint8)
+    pixels = np.array([[30., 55.], [47., 52.], [60., 57.]])
+    truth = 1.5 / np.array([0.39166667, 0.34166667, 0.425]) * true_distances(1., pixels)
+    costs, best = {}, {}
+    for planes in ('facing',), ('horizontal',), ('facing', 'horizontal'):
+        distances, values = world.costs(pixels, patch=5, downscale=1, planes=planes)
+        best[planes] = distances[np.arange(3), np.nanargmin(values, axis=1)]
+        costs[planes] = values
+    np.testing.assert_allclose(best['horizontal',], truth, rtol=0.04)
+    assert (np.nanmin(costs['horizontal',], 1) < 0.7 * np.nanmin(costs['facing',], 1)).all()
+    np.testing.assert_array_equal(costs['facing', 'horizontal'],
+                                  np.fmin(costs['facing',], costs['horizontal',]))
+
+
+def test_cells_at_the_horizon_stay_near_their_patch():
+    """A horizontal plane through them is anywhere from close by to infinity."""
+    sweep = PhotometricSweep(patch=3, downscale=1)
+    heights = np.array([[-1., 0., 1.], [0.1, 0.2, 0.3], [-0.3, -0.2, -0.1], [0.01, 0.1, 0.3]])
+    rays = np.repeat(np.stack([np.ones((4, 3)), heights, np.ones((4, 3))], axis=-1), 3, axis=1)
+    cam2ego = np.eye(4)[[0, 2, 1, 3]]  # the camera's y is height
+    shares = sweep._slope('horizontal', rays, cam2ego)[:, ::3]
+    np.testing.assert_allclose(shares, [[0.5, 0.5, 2.], [0.5, 1., 1.5], [1.5, 1., 0.5],
+                                        [0.5, 1., 2.]])
+
+
 @pytest.mark.parametrize('kwargs, says', [
+    (dict(planes=('vertical',)), r"planes are \['vertical'\]"),
     (dict(near=40.), 'near is 40.0 m and far 40.0 m'), (dict(near=0.), 'near is 0.0'),
     (dict(num_distances=1), 'num_distances is 1'), (dict(patch=4), 'patch is 4'),
     (dict(downscale=0), 'downscale is 0'), (dict(offsets=()), r'offsets are \[\]'),

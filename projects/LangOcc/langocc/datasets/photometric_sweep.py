@@ -18,6 +18,9 @@ from .geometry import camera_to_global, homogeneous
 
 # Record of an image (``image_of``) -> (H, W, 3) uint8.
 ImageReader = Callable[[Dict[str, Any]], np.ndarray]
+PLANES = ('facing', 'horizontal')
+# Disparities of a patch's cells over its centre's: a horizontal plane seen at the horizon has any.
+_SHARES = 0.5, 2.
 # OpenCV maps to images of less than 32,768 pixels a side.
 _MOST_ROWS = 4096
 
@@ -27,9 +30,11 @@ class PhotometricSweep:
     """How much a pixel's patch differs from what its camera saw in other frames, by distance.
 
     Candidates are even in disparity (1 / distance), as their pixels in other images are, and one
-    lies at infinity for what is beyond. The patch is taken for a plane that faces its camera. Where
-    several images see it, the most similar counts (Monodepth2, arXiv 1806.01260): in front of the
-    others something may stand. What moves, shines or has no texture misleads or says nothing.
+    lies at infinity for what is beyond. The patch is taken for a piece of a plane, one that faces
+    its camera or a horizontal one, as the road is: whichever fits better (sweeps in several
+    directions, Gallup et al., CVPR 2007). Where several images see it, the most similar counts
+    (Monodepth2, arXiv 1806.01260): in front of the others something may stand. What moves, shines
+    or has no texture misleads or says nothing.
 
     Args:
         near, far: Metres along the optical axis between which D - 1 candidates lie.
@@ -39,6 +44,7 @@ class PhotometricSweep:
         patch: Cells a side, odd.
         downscale: Images are averaged to 1 / ``downscale`` of their size before, and a cell is so
             many pixels wide. Candidates should lie about a cell apart in other images.
+        planes: Some of 'facing' and 'horizontal' (in the ego frame).
         cache_size: Images of that size kept in memory (0.1 MB each at 128 x 72).
 
     Raises:
@@ -47,7 +53,7 @@ class PhotometricSweep:
 
     def __init__(self, near: float = 2.5, far: float = 40., num_distances: int = 96,
                  offsets: Sequence[int] = (-1, 1), patch: int = 5, downscale: int = 2,
-                 cache_size: int = 0) -> None:
+                 planes: Sequence[str] = PLANES, cache_size: int = 0) -> None:
         if not 0 < near < far:
             raise ValueError(f'PhotometricSweep: near is {near} m and far {far} m, expected '
                              '0 < near < far')
@@ -61,8 +67,11 @@ class PhotometricSweep:
         if not offsets or 0 in offsets:
             raise ValueError(f'PhotometricSweep: offsets are {list(offsets)}, expected frames '
                              'other than the own, 0')
+        if not planes or set(planes) - set(PLANES):
+            raise ValueError(f'PhotometricSweep: planes are {list(planes)}, expected some of '
+                             f'{list(PLANES)}')
         self.disparities = np.append(np.linspace(1 / near, 1 / far, num_distances), 0)
-        self.offsets = tuple(offsets)
+        self.offsets, self.planes = tuple(offsets), tuple(planes)
         self.downscale = downscale
         steps = np.arange(patch) - patch // 2
         self.cells = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) * downscale
@@ -97,32 +106,51 @@ class PhotometricSweep:
         with np.errstate(divide='ignore'):
             lengths = np.linalg.norm(in_camera[:, len(self.cells) // 2], axis=-1)
             distances = lengths[:, None] / self.disparities
+        slopes = [self._slope(plane, in_camera, record['cam2ego']) for plane in self.planes]
         own, _ = self._colours(record, patches[..., :1], patches[..., 1:], read)
         costs = np.full(distances.shape, np.nan, dtype=np.float32)
         cam2global = camera_to_global(info, camera)
         for other in _others(frames, info['token'], self.offsets):
             record = image_of(other, camera)
             matrix = np.linalg.inv(camera_to_global(other, camera)) @ cam2global
-            x, y, front = self._places(in_camera, matrix, record)
-            colours, inside = self._colours(record, x, y, read)
-            values = np.abs(colours - own).sum(axis=1).mean(axis=-1) / len(self.cells)
-            seen = (inside & front).all(axis=1)
-            costs = np.fmin(costs, np.where(seen, values, np.float32(np.nan)))
+            for shares in slopes:
+                x, y, front = self._places(in_camera, shares, matrix, record)
+                colours, inside = self._colours(record, x, y, read)
+                values = np.abs(colours - own).sum(axis=1).mean(axis=-1) / len(self.cells)
+                seen = (inside & front).all(axis=1)
+                costs = np.fmin(costs, np.where(seen, values, np.float32(np.nan)))
         return distances, costs
 
-    def _places(self, in_camera: np.ndarray, matrix: np.ndarray, record: Dict[str, Any]
-                ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _slope(self, plane: str, in_camera: np.ndarray, cam2ego: np.ndarray) -> np.ndarray:
+        """(R, P): disparity of each cell of a patch on a plane, as a share of its centre's.
+
+        Args:
+            plane: Of ``PLANES``.
+            in_camera: (R, P, 3) at unit depth.
+            cam2ego: (4, 4).
+        """
+        if plane == 'facing':
+            return np.ones(in_camera.shape[:2])
+        heights = in_camera @ homogeneous(cam2ego)[2, :3]
+        middle = heights[:, len(self.cells) // 2, None]
+        shares = heights / np.where(np.abs(middle) < 1e-6, 1e-6, middle)
+        return np.clip(shares, *_SHARES)
+
+    def _places(self, in_camera: np.ndarray, shares: np.ndarray, matrix: np.ndarray,
+                record: Dict[str, Any]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """u, v in another image and whether in front of it, each (R, P, D).
 
         Args:
             in_camera: (R, P, 3) at unit depth.
+            shares: (R, P), disparity of each cell over that of the patch's centre.
             matrix: (4, 4), this camera -> the other.
             record: The other image's.
         """
         cam2img = homogeneous(record['cam2img'])[:3, :3]
         turned = (in_camera @ (cam2img @ matrix[:3, :3]).T).astype(np.float32)
-        moved = np.outer(cam2img @ matrix[:3, 3], self.disparities).astype(np.float32)
-        x, y, depth = (turned[..., axis, None] + moved[axis] for axis in range(3))
+        disparities = (shares[..., None] * self.disparities).astype(np.float32)
+        x, y, depth = (turned[..., axis, None] + np.float32(moved) * disparities
+                       for axis, moved in enumerate(cam2img @ matrix[:3, 3]))
         front = depth > 1e-6
         depth[~front] = 1
         return x / depth, y / depth, front
