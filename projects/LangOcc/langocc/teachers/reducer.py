@@ -115,8 +115,9 @@ class Reducer(nn.Module):
         """
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f'reducer {path} does not exist; is LANGOCC_INFO_ROOT (else the data root) the '
-                'folder that has it? tools/fit_reducer.py writes one')
+                f'reducer {path} does not exist; is SYNTHETIC_ROOT (of the synthetic recipes) or '
+                'LANGOCC_INFO_ROOT (else the data root) the folder that has it? '
+                'tools/fit_reducer.py writes one')
         try:
             with safe_open(str(path), framework='pt') as file:
                 if 'matrix' not in file.keys():
