@@ -1,7 +1,7 @@
 """Tiny model on the synthetic street: silhouettes, driven path, and what other images show.
 
 As the recipe with the driven path; beside it, a ray ends where the frames before and after show the
-same colours, which thins the ground. All of it needs images, poses and the 2D teacher.
+same colours. All of it needs images, poses and the 2D teacher.
 """
 _base_ = ['langocc-tiny_r18_1xb1_synthetic-path.py']
 
