@@ -131,6 +131,19 @@ def test_other_errors_keep_their_traceback(tmp_path):
         existing_file(tmp_path, 'folder')
 
 
+def test_a_missing_file_names_those_beside_it(tmp_path):
+    for number in (25, 775, 800):
+        (tmp_path / f'iter_{number}.pth').touch()
+    (tmp_path / 'notes.txt').touch()
+    with pytest.raises(FileNotFoundError) as error:
+        existing_file(tmp_path / 'iter_3000.pth', 'checkpoint')
+    said = str(error.value)
+    assert said.startswith(f'checkpoint {tmp_path}/iter_3000.pth does not exist; beside it')
+    assert 'iter_800.pth' in said and 'notes.txt' not in said
+    with pytest.raises(FileNotFoundError, match='nowhere/a.pth does not exist$'):
+        existing_file(tmp_path / 'nowhere' / 'a.pth', 'checkpoint')
+
+
 def test_a_traceback_can_be_asked_for(monkeypatch, capsys):
     monkeypatch.setenv('LANGOCC_TRACEBACK', '1')
     with pytest.raises(KeyError, match='where'), one_line_errors('tool', KeyError):

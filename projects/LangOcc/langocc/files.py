@@ -6,6 +6,7 @@ import os
 import sys
 import uuid
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Iterator, Type, Union
 
@@ -41,10 +42,16 @@ def existing_file(path: Union[str, Path], what: str) -> str:
     """``path`` if it is a file.
 
     Raises:
-        FileNotFoundError: it is not; the message says ``what`` was expected there.
+        FileNotFoundError: it is not; the message says ``what`` was expected there, and which
+            files of that kind its folder has.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'{what} {path} does not exist')
+    path = Path(path)
+    if not path.is_file():
+        names = sorted(other.name for other in path.parent.glob(f'*{path.suffix}')
+                       if other.is_file())
+        near = get_close_matches(path.name, names, cutoff=0)
+        raise FileNotFoundError(f'{what} {path} does not exist'
+                                + (f'; beside it there are {near}' if near else ''))
     return str(path)
 
 
