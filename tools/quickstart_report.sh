@@ -55,10 +55,10 @@ $TABLES
 
 All scores are times 100; README says what they mean, docs/results.md what longer trainings reach.
 IoU counts voxels that a camera sees, and most of those are ground: filling the two layers at the
-ground's height everywhere has a geometric IoU of 54 on the default streets and 0 above 0.2 m,
-so what 800 steps learn is what kind of ground is where. AP: average precision of each word's ranking of
-LiDAR points (two frames a word) by the features there, whether or not their voxels are occupied,
-beside that of the 2D teacher and of chance: a word can be known where nothing stands yet.
+ground's height everywhere has a geometric IoU of 54 on the default streets and 0 above 0.2 m, so
+what a short training learns is what kind of ground is where. AP: average precision of each word's
+ranking of LiDAR points (two frames a word) by the features there, whether or not their voxels are
+occupied, beside that of the 2D teacher and of chance: a word can be known where nothing stands yet.
 $(write_earlier)
 
 ## Words

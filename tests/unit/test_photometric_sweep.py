@@ -33,7 +33,7 @@ class World:
         self.images, self.frames, phases = {}, [], phases or {}
         for offset, camera in poses.items():
             name = f'frame{offset}'
-            ego2global = camera @ pose(y=-1.).copy()
+            ego2global = camera @ pose(y=-1.)
             record = dict(img_path=name, width=WIDTH, height=HEIGHT, cam2img=K, cam2ego=pose(y=1.),
                           ego2global=ego2global)
             self.frames.append(dict(offset=offset, info=dict(token=name, images=dict(CAM=record))))

@@ -14,6 +14,7 @@ from mmdet3d.registry import TASK_UTILS
 
 from ..teachers.base import image_of
 from ..teachers.sampling import LRUCache
+from .depth_maps import ray_lengths
 from .geometry import camera_to_global, homogeneous
 
 # Record of an image (``image_of``) -> (H, W, 3) uint8.
@@ -104,8 +105,7 @@ class PhotometricSweep:
         in_camera = (np.concatenate([patches, ones], axis=-1)
                      @ np.linalg.inv(homogeneous(record['cam2img'])[:3, :3]).T)
         with np.errstate(divide='ignore'):
-            lengths = np.linalg.norm(in_camera[:, len(self.cells) // 2], axis=-1)
-            distances = lengths[:, None] / self.disparities
+            distances = ray_lengths(pixels, record['cam2img'])[:, None] / self.disparities
         slopes = [self._slope(plane, in_camera, record['cam2ego']) for plane in self.planes]
         own, _ = self._colours(record, patches[..., :1], patches[..., 1:], read)
         costs = np.full(distances.shape, np.nan, dtype=np.float32)
