@@ -163,4 +163,5 @@ def test_broken_checkpoints_are_one_line(world, run):
         assert f'checkpoint {checkpoint} {complaint}' in run(*query, fails=True)
     torch.save(dict(state_dict=dict(x=torch.zeros(1))), checkpoint)
     message = run(*query, fails=True)
-    assert 'unexpected key in source state_dict: x; missing keys in source state_dict: ' in message
+    assert 'model.pth is not of this model: tensors missing: ' in message
+    assert '; unknown: 1 (x). Expected ' in message

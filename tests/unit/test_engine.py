@@ -241,13 +241,15 @@ def test_evaluation_takes_a_checkpoint_of_its_model_only(tmp_path):
     wrapped = {f'module.{name}': value for name, value in weights.items()}
     for stored in (weights, wrapped, dict(state_dict=wrapped, meta={})):
         assert evaluation(tmp_path, stored).test() == dict(value=8.)
-    for change, text in ((dict(layer=None), 'missing keys in source state_dict: layer.weight'),
-                         (dict(head=torch.ones(1)), 'unexpected key in source state_dict: head'),
-                         ({'layer.weight': torch.ones(3, 2)}, 'size mismatch for layer.weight')):
+    many = {f'head.{index}': torch.ones(1) for index in range(4)}
+    for change, text in ((dict(layer=None), r'tensors missing: 1 \(layer.weight\)'),
+                         (many, r'unknown: 4 \(head.0, head.1, head.2, ...\)'),
+                         ({'layer.weight': torch.ones(3, 2)}, r'of another shape: 1 '
+                          r'\(layer.weight \(3, 2\) in place of \(2, 2\)\)')):
         other = {**weights, **change}
         if other.pop('layer', 0) is None:
             del other['layer.weight']
-        with pytest.raises(CheckpointError, match=f'c.pth cannot be loaded: .*{text}') as refusal:
+        with pytest.raises(CheckpointError, match=f'c.pth is not of this model: {text}. Expected') as refusal:
             evaluation(tmp_path, dict(state_dict=other)).test()
         assert '\n' not in str(refusal.value)
         stored = dict(state_dict=other)

@@ -3,7 +3,7 @@
 import pickle
 from collections import OrderedDict
 from contextlib import contextmanager
-from typing import Callable, Iterator
+from typing import Callable, Iterator, List, Mapping
 
 import numpy as np
 import torch
@@ -11,11 +11,12 @@ from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import is_model_wrapper
-from mmengine.runner import load_checkpoint, load_state_dict
-from torch import nn
+from mmengine.runner import CheckpointLoader, load_state_dict
+from torch import Tensor, nn
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _MOST_LINES, _MOST_LETTERS = 4, 200  # of what torch says about a checkpoint
+_MOST_NAMES = 3  # of tensors in a message
 
 
 class CheckpointError(RuntimeError, ValueError):
@@ -33,7 +34,8 @@ def load_exactly(model: nn.Module, checkpoint: str) -> None:
         CheckpointError: it cannot be read, or has other tensors than the model (names some).
     """
     with _one_line(checkpoint):
-        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+        weights = _weights_of(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    _load_all(model, weights, checkpoint)
 
 
 @HOOKS.register_module()
@@ -54,14 +56,48 @@ class ExactCheckpointHook(Hook):
         ``checkpoint['state_dict']`` as it should be: the runner would read both, EMAHook, whose
         copy is what is evaluated, neither.
         """
-        stored = checkpoint.get('state_dict', checkpoint)
-        weights = OrderedDict((name.removeprefix('module.'), value)
-                              for name, value in stored.items())
-        weights._metadata = getattr(stored, '_metadata', OrderedDict())
+        weights = _weights_of(checkpoint)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        with _one_line(runner._load_from):
-            load_state_dict(model, weights, strict=True)
+        _load_all(model, weights, runner._load_from)
         checkpoint['state_dict'] = weights
+
+
+def _weights_of(checkpoint: Mapping) -> 'OrderedDict[str, Tensor]':
+    """Tensors of a checkpoint or of bare weights, by names without a wrapper's ``module.``."""
+    stored = checkpoint.get('state_dict', checkpoint)
+    weights = OrderedDict((name.removeprefix('module.'), value) for name, value in stored.items())
+    weights._metadata = getattr(stored, '_metadata', OrderedDict())
+    return weights
+
+
+def _load_all(model: nn.Module, weights: Mapping[str, Tensor], checkpoint: str) -> None:
+    """:func:`load_exactly` of ``weights`` that were read from the file ``checkpoint``."""
+    with _one_line(checkpoint):
+        try:
+            load_state_dict(model, weights, strict=True)
+        except RuntimeError as error:
+            differences = _differences(model.state_dict(), weights)
+            if not differences:
+                raise
+            raise CheckpointError(
+                f'checkpoint {checkpoint} is not of this model: {"; ".join(differences)}. Expected '
+                f'a checkpoint that was trained with this config: train.py leaves the one it used '
+                f'beside the checkpoints') from error
+
+
+def _differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> List[str]:
+    """What a file's ``weights`` lack, have too many or of another shape than the model's ``own``.
+    """
+    missing = [name for name in own if name not in weights and 'num_batches_tracked' not in name]
+    unknown = [name for name in weights if name not in own]
+    other = [f'{name} {tuple(weights[name].shape)} in place of {tuple(value.shape)}'
+             for name, value in own.items()
+             if name in weights and weights[name].shape != value.shape]
+    return [f'{text}: {len(names)} ({", ".join(names[:_MOST_NAMES])}'
+            f'{", ..." if len(names) > _MOST_NAMES else ""})'
+            for names, text in ((missing, 'tensors missing'),
+                                (unknown, 'unknown'),
+                                (other, 'of another shape')) if names]
 
 
 @contextmanager
@@ -69,6 +105,8 @@ def _one_line(checkpoint: str) -> Iterator[None]:
     """What torch and mmengine say about a checkpoint, as a CheckpointError."""
     try:
         yield
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:  # torch advises to load it unsafely
         raise CheckpointError(f'checkpoint {checkpoint} is no file of weights: torch did not write '
                               f'it, or it holds more than tensors and a log') from error

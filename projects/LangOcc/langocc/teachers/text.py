@@ -26,13 +26,14 @@ _MAX_LISTED = 5
 def nearest_names(name: str, known: Sequence[str], count: int = 5) -> List[str]:
     """Names in ``known`` that a user who typed ``name`` may have meant, best first.
 
-    Names that contain the word (or are contained in it) count as near, beside spelling.
+    Names that contain the word (or are contained in it) count as near, beside spelling; where there
+    is none, those whose spelling resembles it a little.
     """
     name = name.lower()
     spelled = difflib.get_close_matches(name, known, n=count, cutoff=0.6)
     within = [k for k in known if name and (name in k or k in name.split())]
-    loose = difflib.get_close_matches(name, known, n=count, cutoff=0.3)
-    return list(dict.fromkeys([*spelled, *within, *loose]))[:count]
+    near = list(dict.fromkeys([*spelled, *within]))[:count]
+    return near or difflib.get_close_matches(name, known, n=count, cutoff=0.3)
 
 
 class UnknownWordError(KeyError):
