@@ -249,7 +249,8 @@ def test_evaluation_takes_a_checkpoint_of_its_model_only(tmp_path):
         other = {**weights, **change}
         if other.pop('layer', 0) is None:
             del other['layer.weight']
-        with pytest.raises(CheckpointError, match=f'c.pth is not of this model: {text}. Expected') as refusal:
+        with pytest.raises(CheckpointError, match=f'c.pth is not of this model: {text}. '
+                           'Expected') as refusal:
             evaluation(tmp_path, dict(state_dict=other)).test()
         assert '\n' not in str(refusal.value)
         stored = dict(state_dict=other)
