@@ -77,8 +77,8 @@ density, haze too, so that a thing may be here and not among the voxels; dark: n
 it the true voxels |
 | \`opacities.png\` | how much of the light the predicted field stops, the true voxels below; the \
 sky should stop none |
-| \`features.png\` | the language features that the cameras see, as colours; under it the text \
-embeddings of the true classes, and which colour is which class |
+| \`features.png\` | the language features that the cameras see, in the colour of the class whose \
+words they equal, mixed where they are between; under it the true classes' words |
 | \`rgb.png\` | rendered colour above the images |
 | \`occupancy_3d.png\`, \`occupancy_bev.png\` | predicted and true voxels, from behind the car \
 and from above |

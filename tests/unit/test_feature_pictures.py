@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_label_views import rig
 
-from langocc.visualization import OCC3D_GRID, CameraMaps, SamplePictures
+from langocc.visualization import OCC3D_GRID, OCC3D_PALETTE, CameraMaps, SamplePictures
 from langocc.visualization.camera_tables import draw_features
 from langocc.visualization.rendered_views import class_features
 
@@ -50,7 +50,8 @@ def test_truth_has_the_colours_of_its_classes_text_and_agrees_where_the_predicti
     picture = draw_features(sample(wall, tree), WIDTH)
     (predicted_car, predicted_wall), (true_car, true_tree) = halves(picture)
     assert predicted_car == true_car and predicted_wall != true_tree
-    assert len({true_car, true_tree, predicted_wall}) == 3
+    assert [true_car, true_tree, predicted_wall] == [
+        tuple(OCC3D_PALETTE[index]) for index in (CAR, TREE, WALL)]  # as in all other pictures
     key = picture[-30:].reshape(-1, 3)
     for color in (true_car, true_tree, predicted_wall):  # each is named
         assert (key == color).all(1).sum() > 100

@@ -7,7 +7,8 @@ from torch import nn
 
 from langocc.models.voxel_field import VoxelField
 from langocc.visualization import (
-    feature_colors, fit_feature_basis, has_field, label_camera_views, render_camera_views
+    feature_colors, fit_color_basis, fit_feature_basis, has_field, label_camera_views,
+    render_camera_views
 )
 from langocc.visualization.rendered_views import rendered_classes
 from voxelrender import FieldRenderer, MarchConfig, RayDecoder, VoxelGrid
@@ -161,6 +162,23 @@ def test_feature_colours_are_stable():
     assert (colors.min(0) == 0).all() and (colors.max(0) == 255).all()
 
 
+def test_features_get_the_colours_asked_for_and_mix_them():
+    rng = np.random.default_rng(1)
+    feats = rng.normal(size=(17, 40))
+    colors = rng.integers(0, 256, (17, 3))
+    basis = fit_color_basis(feats, colors)
+    assert (feature_colors(feats, basis) == colors).all()
+    middle = feature_colors(feats[:1] * 0.25 + feats[1:2] * 0.75, basis).astype(float)
+    assert np.abs(middle - (colors[:1] * 0.25 + colors[1:2] * 0.75)).max() <= 1
+    # Of two that hardly differ none is made so much brighter that noise would be seen.
+    twins = np.concatenate([feats, feats[:1] + 1e-3 * rng.normal(size=(1, 40))])
+    basis = fit_color_basis(twins, np.concatenate([colors, 255 - colors[:1]]))
+    noisy = feature_colors(twins[[0, -1]] + 0.01 * rng.normal(size=(2, 40)), basis).astype(float)
+    assert np.abs(noisy - 127.5).max() <= 6
+    with pytest.raises(ValueError, match=r'\(16, 3\), expected \(17, 3\)'):
+        fit_color_basis(feats, colors[1:])
+
+
 def test_features_of_few_directions_and_bad_ones():
     line = np.outer(np.linspace(0, 1, 50), [1., 2., 2.])
     colors = feature_colors(line, fit_feature_basis(line))
@@ -170,3 +188,5 @@ def test_features_of_few_directions_and_bad_ones():
     for bad in (np.zeros((0, 3)), np.zeros(3), np.full((2, 3), np.nan)):
         with pytest.raises(ValueError, match='finite'):
             fit_feature_basis(bad)
+        with pytest.raises(ValueError, match='finite'):
+            fit_color_basis(bad, np.zeros((len(bad), 3)))

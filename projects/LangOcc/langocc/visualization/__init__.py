@@ -8,7 +8,7 @@ from .comparison import (
     draw_masked_3d, draw_masked_bev, voxel_colors
 )
 from .curves import draw_curves, read_scalars, trailing_mean
-from .feature_colors import FeatureBasis, feature_colors, fit_feature_basis
+from .feature_colors import FeatureBasis, feature_colors, fit_color_basis, fit_feature_basis
 from .label_views import VolumeHits, cast_rays, label_camera_views
 from .occupancy import (
     draw_occupancy_3d, draw_occupancy_bev, draw_values_3d, draw_values_bev, draw_voxels_3d,
@@ -30,17 +30,16 @@ from .visualizer import OccVisualizer
 from .voxel_faces import look_at, project, visible_faces
 
 __all__ = [
-    'CLASS_NAMES', 'CameraMaps', 'DISTANCE_COLORMAP', 'ERROR_COLORS', 'ERROR_NAMES',
-    'FeatureBasis', 'OCC3D_GRID', 'OCC3D_PALETTE', 'OccVisualizer', 'OccupancyErrors', 'RigMaps',
-    'SIMILARITY_COLORMAP', 'SamplePictures', 'UNSEEN_CHOICES', 'VIEWS', 'VolumeHits',
-    'camera_rays', 'camera_to_ego', 'cast_rays', 'class_colors', 'class_legend', 'colour_bar',
-    'compare_occupancy', 'compose_sheet', 'distance_colors', 'draw_curves', 'draw_errors_bev',
-    'draw_masked_3d', 'draw_masked_bev', 'draw_occupancy_3d', 'draw_occupancy_bev',
-    'draw_pictures', 'draw_values_3d', 'draw_values_bev', 'draw_voxels_3d', 'draw_voxels_bev',
-    'feature_colors', 'fit_feature_basis', 'has_field', 'label_camera_views', 'legend', 'look_at',
-    'map_colors', 'overlay_heat', 'overlay_occupancy', 'overlay_points', 'overlay_voxels',
-    'paint_from_above', 'picture_grid', 'points_on_bev', 'present_classes', 'project',
-    'read_scalars', 'render_camera_views', 'resize_picture', 'ring_order', 'save_picture',
-    'similarity_colors', 'text_block', 'trailing_mean', 'visible_faces', 'voxel_colors',
-    'with_caption', 'write_ply'
+    'CLASS_NAMES', 'CameraMaps', 'DISTANCE_COLORMAP', 'ERROR_COLORS', 'ERROR_NAMES', 'FeatureBasis',
+    'OCC3D_GRID', 'OCC3D_PALETTE', 'OccVisualizer', 'OccupancyErrors', 'RigMaps',
+    'SIMILARITY_COLORMAP', 'SamplePictures', 'UNSEEN_CHOICES', 'VIEWS', 'VolumeHits', 'camera_rays',
+    'camera_to_ego', 'cast_rays', 'class_colors', 'class_legend', 'colour_bar', 'compare_occupancy',
+    'compose_sheet', 'distance_colors', 'draw_curves', 'draw_errors_bev', 'draw_masked_3d',
+    'draw_masked_bev', 'draw_occupancy_3d', 'draw_occupancy_bev', 'draw_pictures', 'draw_values_3d',
+    'draw_values_bev', 'draw_voxels_3d', 'draw_voxels_bev', 'feature_colors', 'fit_color_basis',
+    'fit_feature_basis', 'has_field', 'label_camera_views', 'legend', 'look_at', 'map_colors',
+    'overlay_heat', 'overlay_occupancy', 'overlay_points', 'overlay_voxels', 'paint_from_above',
+    'picture_grid', 'points_on_bev', 'present_classes', 'project', 'read_scalars',
+    'render_camera_views', 'resize_picture', 'ring_order', 'save_picture', 'similarity_colors',
+    'text_block', 'trailing_mean', 'visible_faces', 'voxel_colors', 'with_caption', 'write_ply'
 ]

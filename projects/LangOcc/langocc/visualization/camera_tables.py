@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..occ3d import FREE_CLASS
 from .camera_maps import CameraMaps, RigMaps, ring_order
-from .feature_colors import FeatureBasis, feature_colors, fit_feature_basis
+from .feature_colors import FeatureBasis, feature_colors, fit_color_basis, fit_feature_basis
 from .palette import (
     CLASS_NAMES, DISTANCE_COLORMAP, class_colors, distance_colors, map_colors, present_classes
 )
@@ -21,7 +21,6 @@ from .sample_pictures import CAPTION, GAP, SamplePictures, tight, titled
 
 _MARGIN = 112  # pixels left of the cameras, for what a row shows
 _OPACITY_COLORMAP = 'viridis'
-_SHARES = 2000  # vectors that classes make the colours of features with
 
 
 def draw_cameras(sample: SamplePictures, width: int) -> np.ndarray:
@@ -70,9 +69,10 @@ def draw_classes(sample: SamplePictures, width: int) -> Optional[np.ndarray]:
 def draw_features(sample: SamplePictures, width: int) -> Optional[np.ndarray]:
     """Directions of language features as colours; None without language.
 
-    With a vocabulary the colours are directions of its classes' text embeddings, named below, and
-    truth shows each labelled voxel as the text embedding of its class. Without one the colours are
-    directions of the features met, and there is no truth to show.
+    With a vocabulary the colours are those of classes (:func:`fit_color_basis` of their text
+    embeddings), the same in every picture, and mixed where features are between; truth shows each
+    labelled voxel as the text embedding of its class. Without one the colours are directions of the
+    features met, and there is no truth to show.
     """
     maps = sample.predicted_maps or {}
     met = [item.feats[item.classes != FREE_CLASS] for item in maps.values()
@@ -92,7 +92,7 @@ def draw_features(sample: SamplePictures, width: int) -> Optional[np.ndarray]:
         return _table(sample, 'Language features, their three main directions as red, green, blue '
                       '(one basis for all cameras)', [row(basis)], width)
     present = _present(maps, sample.true_maps or {})
-    basis, colors = _class_features_colors(texts, sample.true_maps or maps)
+    basis, colors = _class_features_colors(texts)
     rows = [row(basis)]
     if sample.true_maps is not None:
         rows.append(('truth:\ntext of\nthe label', [
@@ -100,24 +100,18 @@ def draw_features(sample: SamplePictures, width: int) -> Optional[np.ndarray]:
                   sample.true_maps[name].opacities, False) for name in names]))
     key = legend([CLASS_NAMES[index] for index in present], colors[list(present)],
                  width - _MARGIN - GAP)
-    return _table(sample, "Language features as colours: main directions of the classes' text "
-                  'embeddings as red, green, blue; right where both rows agree', rows, width, key)
+    return _table(sample, "Language features in the colours of the classes whose text they equal, "
+                  'mixed between them; right where both rows agree', rows, width, key)
 
 
-def _class_features_colors(texts: np.ndarray, maps: RigMaps) -> Tuple[FeatureBasis, np.ndarray]:
-    """A basis that tells apart the classes that cover most, and the colours (18, 3) of all.
+def _class_features_colors(texts: np.ndarray) -> Tuple[FeatureBasis, np.ndarray]:
+    """The basis that gives classes their colours, and the colours (18, 3) it gives.
 
     Args:
         texts: (K, E), nan for a class without a word, which is mid-grey.
-        maps: classes weigh as many pixels as they have here; where few have a word, all alike.
     """
     known = np.flatnonzero(np.isfinite(texts).all(1))
-    counts = np.bincount(np.concatenate([item.classes.ravel() for item in maps.values()]),
-                         minlength=FREE_CLASS + 1)[known]
-    if (counts > 0).sum() < 4:
-        counts = np.ones(len(known))
-    shares = np.where(counts > 0, np.maximum(_SHARES * counts / counts.sum(), 1), 0).astype(int)
-    basis = fit_feature_basis(texts[known.repeat(shares)])
+    basis = fit_color_basis(texts[known], class_colors(known))
     colors = np.full((FREE_CLASS + 1, 3), 128, np.uint8)
     colors[known] = feature_colors(texts[known], basis)
     return basis, colors
