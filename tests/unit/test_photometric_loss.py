@@ -1,4 +1,6 @@
 """Rays end where other images show their colours."""
+import math
+
 import pytest
 import torch
 
@@ -71,10 +73,51 @@ def test_a_ray_without_weight_is_told_where_to_get_some():
     torch.testing.assert_close(weights.grad, torch.tensor([[0.4, -0.4]]))
 
 
-def test_fog_becomes_a_wall_where_images_agree():
+def test_likelihood_of_the_colours_where_a_ray_ends():
+    weights = torch.tensor([[0.1, 0.3, 0.2, 0.]], requires_grad=True)
+    t_mids = torch.tensor([[1.2, 4., 20., 1.]])
+    loss = loss_of(weights, t_mids, [[0.25, 0.21, 0.2, 0.26]], mode='likelihood', loss_weight=2.,
+                   temperature=0.02, outliers=0.1)
+    places = [math.exp(-steps) + 0.1 for steps in (2.5, 0, 0, 3)]  # 4 and 20 m: nearest is 9 m
+    expected = 0.1 * places[0] + 0.5 * places[1] + 0.4 * places[3]
+    torch.testing.assert_close(loss, torch.tensor(-2 * math.log(expected)))
+    loss.backward()
+    slopes = [2 * (places[3] - place) / expected for place in (*places[:3], places[0])]
+    torch.testing.assert_close(weights.grad, torch.tensor([slopes]))
+
+
+def test_likelihood_where_candidates_are_unknown():
+    weights = torch.tensor([[0.3, 0.3, 0.4], [0., 1., 0.], [0.2, 0.2, 0.2]], requires_grad=True)
+    t_mids = torch.tensor([[1., 1.8, 9.]] * 3)
+    costs = [[0.2, NAN, 0.1, NAN], [0.2, NAN, NAN, 0.1], [NAN] * 4]
+    settings = dict(mode='likelihood', temperature=0.1, outliers=0.5)
+    loss = loss_of(weights, t_mids, costs, **settings)
+    worse = math.exp(-1) + 0.5
+    first = (0.3 * worse + 0.4 * 1.5) / 0.7
+    torch.testing.assert_close(loss, torch.tensor((-math.log(first) - math.log(0.5)) / 2))
+    loss.backward()
+    assert torch.isfinite(weights.grad).all() and not weights.grad[1:].any()
+    slopes = [(first - worse) / first / 2, 0., (first - 1.5) / first / 2]
+    torch.testing.assert_close(weights.grad[0], torch.tensor(slopes))
+
+
+@pytest.mark.parametrize('mode', ['likelihood', 'expected'])
+def test_who_does_not_know_does_best_to_say_so(mode):
+    """Two of three rays that look alike end at the first place, one at the second."""
+    share = torch.tensor(2 / 3, requires_grad=True)
+    weights = torch.stack([share, 1 - share]).expand(3, 2)
+    costs = torch.tensor([[0., 1., 1., 1.]] * 2 + [[1., 1., 0., 1.]])
+    loss = loss_of(weights, torch.tensor([[1., 9.]] * 3), costs.tolist(), mode=mode,
+                   outliers=1e-6)
+    slope, = torch.autograd.grad(loss, share)
+    assert abs(slope) < 1e-4 if mode == 'likelihood' else slope < -0.3  # all of it, there
+
+
+@pytest.mark.parametrize('mode', ['expected', 'likelihood'])
+def test_fog_becomes_a_wall_where_images_agree(mode):
     torch.manual_seed(0)
     logits = torch.full((1, *GRID.volume_shape), -1.5, requires_grad=True)
-    renderer, loss = VolumeRenderer(far=9.9, num_samples=64), PhotometricLoss()
+    renderer, loss = VolumeRenderer(far=9.9, num_samples=64), PhotometricLoss(mode, 0.1)
     places = torch.rand(256, 2) * 1.2 - 0.6
     origins = torch.cat([torch.zeros(256, 1), places], dim=1)
     distances = 1 / torch.linspace(1., 1 / 9, 60)
@@ -95,7 +138,8 @@ def test_fog_becomes_a_wall_where_images_agree():
         loss(*render()).backward()
         optimizer.step()
     after, field = render()
-    assert first > 0.22 and float(loss(after, field)) < 0.1
+    best = 0.05 if mode == 'expected' else -math.log(1.05)
+    assert float(loss(after, field)) - best < 0.3 * (first - best)
     assert after.opacities.min() > 0.9
     middle = (after.distances / after.opacities.clamp(min=1e-6) - 5.).abs()
     assert middle.median() < 0.4
@@ -110,5 +154,10 @@ def test_what_is_missing_or_wrong_is_named():
         PhotometricLoss()(none, field)
     with pytest.raises(ValueError, match=r'\(1, 4\), expected \(R, D, 2\)'):
         PhotometricLoss()(rendered(weights, weights, torch.zeros(1, 4)), field)
+    for wrong, text in ((dict(mode='mean'), "'expected' or 'likelihood', got 'mean'"),
+                        (dict(temperature=0.), 'temperature is 0.0, expected more than 0'),
+                        (dict(outliers=0.), r'outliers is 0.0, expected \(0, 1\]')):
+        with pytest.raises(ValueError, match=text):
+            PhotometricLoss(**wrong)
     empty = rendered(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, 4, 2))
     assert PhotometricLoss()(empty, field) == 0

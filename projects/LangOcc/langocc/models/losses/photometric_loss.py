@@ -13,7 +13,7 @@ from .ray_losses import RayLoss, find_target, masked_mean
 
 @MODELS.register_module()
 class PhotometricLoss(RayLoss):
-    """Expected difference of colours where a ray ends: multi-view stereo along training rays.
+    """Rays end where other images show their colours: multi-view stereo along training rays.
 
     :class:`RenderedRGBLoss` compares with colours that the network itself has put into voxels, and
     a voxel may have any. Here a sample's colour is what neighbouring images show at its place
@@ -22,14 +22,41 @@ class PhotometricLoss(RayLoss):
     distance alone, whose gradient would see no further than the next pixel (the multiple depth
     proposals of SelfOcc, arXiv 2311.12754).
 
-    A ray costs ``sum_s w_s c(t_s) + (1 - sum_s w_s) c(infinity)``, with the cost of the nearest
-    candidate (in disparity). Candidates that no other image sees are taken to cost what the ray
-    costs anyway: they neither draw density nor repel it. A mean over rays that have any cost.
+    A sample has the cost of the nearest candidate (in disparity), what is left of the ray that at
+    infinity. Candidates that no other image sees are as good as the ray is anyway: they neither
+    draw density nor repel it. A mean over rays that have any cost.
+
+    Modes:
+        expected: ``sum_s w_s c(t_s)``, the mean cost of where the ray ends. A network that is not
+            sure does best to put the whole ray where the cost is least on average.
+        likelihood: ``-log sum_s w_s p(t_s)`` with ``p = exp((best - c) / temperature) + outliers``
+            over the ray's least cost: the likelihood of the colours where the ray ends as the
+            weights say. A network that is not sure does best to say so, and a ray whose surface
+            other images hide, or see moving, costs no more than ``-log(outliers)``.
+
+    Args:
+        mode: see above.
+        temperature: cost (mean difference of colours in [0, 1]) that makes a place e times less
+            likely ('likelihood').
+        outliers: likelihood of any place, over that of the best ('likelihood'). Both defaults come
+            from LiDAR points of the synthetic street (benchmarks/trunk_trials.json).
 
     Raises:
+        ValueError: a setting out of its range; in the forward pass, the target is not (R, D, 2)
+            with at least 3 candidates.
         KeyError: in the forward pass, rays lack the target.
-        ValueError: it is not (R, D, 2) with at least 3 candidates.
     """
+
+    def __init__(self, mode: str = 'expected', temperature: float = 0.005, outliers: float = 0.05,
+                 loss_weight: float = 1.):
+        super().__init__(loss_weight)
+        if mode not in ('expected', 'likelihood'):
+            raise ValueError(f"PhotometricLoss mode 'expected' or 'likelihood', got {mode!r}")
+        if temperature <= 0:
+            raise ValueError(f'PhotometricLoss: temperature is {temperature}, expected more than 0')
+        if not 0 < outliers <= 1:
+            raise ValueError(f'PhotometricLoss: outliers is {outliers}, expected (0, 1]')
+        self.mode, self.temperature, self.outliers = mode, temperature, outliers
 
     def forward(self, rendered: RenderedRays, field: VoxelField) -> Tensor:
         target = find_target(rendered, 'photometric_costs', self)
@@ -39,16 +66,31 @@ class PhotometricLoss(RayLoss):
             raise ValueError('PhotometricLoss: photometric_costs has shape '
                              f'{tuple(target.shape)}, expected (R, D, 2) with 3 candidates or more')
         distances, costs = target.unbind(dim=-1)
-        costs = torch.cat([costs.gather(1, _nearest(rendered.t_mids, distances)), costs[:, -1:]],
-                          dim=1)
+        places = torch.cat([_nearest(rendered.t_mids, distances),
+                            torch.full_like(costs[:, :1], costs.shape[1] - 1).long()], dim=1)
         weights = torch.cat([rendered.weights, 1 - rendered.opacities[:, None]], dim=1)
-        known = torch.isfinite(costs)
-        costs = torch.where(known, costs, torch.zeros_like(costs))
-        weights = torch.where(known, weights, torch.zeros_like(weights))
-        mean = (weights * costs).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-3)
-        mean = mean.detach()
-        values = mean + (weights * (costs - mean[:, None])).sum(dim=1)
-        return self.loss_weight * masked_mean(values, known.any(dim=1))
+        if self.mode == 'expected':
+            values = _mean_of_known(costs.gather(1, places), weights)
+        else:
+            best = costs.nan_to_num(torch.inf).amin(dim=1, keepdim=True)
+            likelihoods = torch.exp((best - costs) / self.temperature) + self.outliers
+            mean = _mean_of_known(likelihoods.gather(1, places), weights)
+            values = -mean.clamp(min=self.outliers).log()
+        known = torch.isfinite(costs.gather(1, places)).any(dim=1)
+        return self.loss_weight * masked_mean(values, known)
+
+
+def _mean_of_known(values: Tensor, weights: Tensor) -> Tensor:
+    """(R,) sum of values times weights, both (R, S); unknown values (nan) are the mean of others.
+
+    Weights add up to 1. The gradient of the weights of unknown values is 0.
+    """
+    known = torch.isfinite(values)
+    values = torch.where(known, values, torch.zeros_like(values))
+    weights = torch.where(known, weights, torch.zeros_like(weights))
+    mean = (weights * values).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-3)
+    mean = mean.detach()
+    return mean + (weights * (values - mean[:, None])).sum(dim=1)
 
 
 def _nearest(t_mids: Tensor, distances: Tensor) -> Tensor:
