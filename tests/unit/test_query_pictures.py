@@ -117,6 +117,18 @@ def test_labels_are_outlined(result):
     assert pixels(draw_query(result, 0), TRUTH_COLOR) == 0
 
 
+def test_what_is_missed_does_not_hide_what_is_there(result):
+    plain, labelled = draw_query(result, 0), draw_query(result, 0, read_truth(result))
+    panel = slice(330, 900), slice(500, None)
+    plain, labelled = (picture[panel].astype(float) for picture in (plain, labelled))
+    changed = (plain != labelled).any(-1)
+    assert 100 < changed.sum() < changed.size / 4
+    glass = (labelled - 0.6 * plain) / 0.4  # no more than that is the missed voxel's
+    assert glass.min() > -2 and glass.max() < 257
+    blue = glass[changed].mean(0)
+    assert blue[2] > blue[0] + 100
+
+
 def test_without_labels_on_the_models_grid_pictures_say_so(result, monkeypatch):
     said = []
     monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', said.append)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TRUTH_COLOR = (0, 215, 255)  # unlike any of the similarities'
 _TRUTH_WIDTH = 240  # columns of the maps that labels are cast into
 _ALPHA = 0.7  # of the heat where a ray is opaque
+_GLASS = 0.4  # of labelled voxels in 3D, before those that the model has
 
 
 @dataclass
@@ -115,7 +116,8 @@ def _key(result: QueryResult, index: int, truth: Optional[QueryTruth], width: in
         label = result.word_classes[index]
         text = f"labelled '{CLASS_NAMES[label]}', class of '{word}' in the vocabulary"
         if (truth.semantics == label).any():
-            lines.append(legend([f'{text}: outlined, and in 3D where the model has no voxel'],
+            lines.append(legend([f'{text}: outlined, and like glass in 3D where the model has no '
+                                 'voxel'],
                                 [TRUTH_COLOR], width))
         else:
             lines.append(note(f'No voxel is {text}', width))
@@ -150,14 +152,16 @@ def _from_above(result: QueryResult, index: int, truth: Optional[QueryTruth], wi
 
 def _from_behind(result: QueryResult, index: int, truth: Optional[QueryTruth], width: int
                  ) -> np.ndarray:
-    """Occupied voxels by value; labelled ones that are not occupied in the labels' colour."""
+    """Occupied voxels by value; labelled ones that are not occupied like blue glass before them."""
     values, occupied = _volume(result, index)
     colors = similarity_colors(values, *color_limits(result))
+    picture = draw_voxels_3d(occupied, colors, result.grid)
     if truth is not None:
         missed = (truth.semantics == result.word_classes[index]) & ~occupied
         colors = np.where(missed[..., None], np.array(TRUTH_COLOR, np.uint8), colors)
-        occupied = occupied | missed
-    return resize_picture(draw_voxels_3d(occupied, colors, result.grid), width)
+        missed_too = draw_voxels_3d(occupied | missed, colors, result.grid)
+        picture = (picture * (1 - _GLASS) + missed_too * _GLASS).round().astype(np.uint8)
+    return resize_picture(picture, width)
 
 
 def _volume(result: QueryResult, index: int) -> Tuple[np.ndarray, np.ndarray]:
