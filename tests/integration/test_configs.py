@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 NEEDED_TARGETS = dict(
     RenderedFeatureLoss='lang_feats', RenderedRGBLoss='rgb', RenderedDepthLoss='distances',
     RenderedClassLoss='classes', SkyLoss='sky', SilhouetteLoss='sky', DrivenPathLoss='ego_poses',
-    PhotometricLoss='photometric_costs')
+    PhotometricLoss='photometric_costs', GroundPixelLoss='ground')
 
 
 def recipes():

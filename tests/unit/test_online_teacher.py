@@ -73,7 +73,7 @@ def test_maps_are_sampled_to_the_last_bit_as_on_disk(size, parity, dtype):
 @pytest.mark.parametrize('parity', [False, True])
 def test_targets_are_those_of_a_teacher_in_the_worker(results, parity):
     teacher = TinyDenseTeacher(chunk_size=1, parity_half_pixel=parity, **WITH_CLASSES)
-    settings = dict(targets=('lang_feats', 'classes', 'sky', 'rgb', 'distances'),
+    settings = dict(targets=('lang_feats', 'classes', 'sky', 'ground', 'rgb', 'distances'),
                     mask_dynamic=True)
     expected, none = prepare(results, teacher=teacher, **settings)
     rays, images = prepare(results, teacher='online', **settings)
@@ -287,6 +287,7 @@ def test_halves_of_the_configuration_are_named(results):
     (dict(targets=('sky', )), {}, r"\['sky'\] need a teacher with classes; TinyDenseTeacher"),
     (dict(targets=('lang_feats', ), mask_dynamic=True), {}, r"\['mask_dynamic'\] need a teacher"),
     (dict(targets=('sky', )), dict(sky_classes=()), "'sky' needs sky_classes"),
+    (dict(targets=('ground', )), dict(ground_classes=()), "'ground' needs ground_classes"),
     (dict(mask_dynamic=True), dict(dynamic_classes=()), 'needs dynamic_classes')])
 def test_what_a_teacher_cannot_do_is_named(results, settings, text, message):
     text = {**WITH_CLASSES, **text} if text else {}

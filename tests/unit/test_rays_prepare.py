@@ -41,7 +41,7 @@ def prepare(results, **settings):
 
 
 def test_targets_belong_to_their_rays(results):
-    names = ('lang_feats', 'classes', 'sky', 'distances')
+    names = ('lang_feats', 'classes', 'sky', 'ground', 'distances')
     rays = prepare(results, targets=names).validate()
     assert sorted(rays.targets) == sorted(names) and len(rays) == 200
     token, camera, u, v = rays.targets['lang_feats'].T.long()
@@ -50,6 +50,7 @@ def test_targets_belong_to_their_rays(results):
     assert camera.tolist() == [ord('AB'[i]) for i in rays.camera_ids.tolist()]
     assert torch.equal(rays.targets['classes'], u % 3)
     assert torch.equal(rays.targets['sky'], u % 3 == 2)
+    assert torch.equal(rays.targets['ground'], u % 3 == 0)
     assert rays.targets['distances'].isnan().all()
     key = (rays.frame_ids == 0) & (rays.camera_ids == 0)  # camera A looks along x of its ego
     info = results['ray_frames'][0]['info']['images']['A']

@@ -127,6 +127,12 @@ def test_named_classes(probabilities):
     classes = torch.tensor([0, 1, 2, -1])
     assert teacher.is_dynamic(classes).tolist() == [False, True, False, False]
     assert teacher.is_sky(classes).tolist() == [False, False, True, False]
+    assert teacher.ground_classes == ('road',)
+    assert teacher.is_ground(classes).tolist() == [True, False, False, False]
+    assert probabilities(ground_classes=['car'])[0].is_ground(classes).tolist() == [
+        False, True, False, False]
+    with pytest.raises(ValueError, match="ground_classes.*'grass' is not one"):
+        probabilities(ground_classes=['grass'])
     with pytest.raises(ValueError, match="dynamic_classes.*'cars'.*nearest: \\['car'"):
         probabilities(dynamic_classes=['cars'])
 
@@ -184,6 +190,10 @@ def test_feature_maps(tmp_path, suffix):
     assert torch.equal(teacher.classes(INFO, 'CAM', PIXELS), (expected @ text.T).argmax(dim=1))
     bare = FeatureMapTeacher(tmp_path, embed_dims=16)
     assert bare.classes(INFO, 'CAM', PIXELS) is None and bare.class_names is None
+    assert teacher.ground_classes == bare.ground_classes == ()
+    other = FeatureMapTeacher(tmp_path, embed_dims=16, text_encoder=RandomText(),
+                              class_names=['car', 'sky'], ground_classes=['sky'])
+    assert other.is_ground(torch.tensor([0, 1])).tolist() == [False, True]
     with pytest.raises(ValueError, match=r'shape \(16, 6, 9\), expected \(15, h, w\)'):
         FeatureMapTeacher(tmp_path, embed_dims=15).features(INFO, 'CAM', PIXELS)
     with pytest.raises(FileNotFoundError, match='abc.npy'):

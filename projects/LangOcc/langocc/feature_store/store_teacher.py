@@ -19,7 +19,8 @@ class StoreTeacher(TextTeacher):
 
     Args:
         root: Folder of the store.
-        text_encoder, class_names, dynamic_classes, sky_classes: See :class:`TextTeacher`.
+        text_encoder, class_names, dynamic_classes, sky_classes, ground_classes: See
+            :class:`TextTeacher`.
         expected, verify: See :class:`FeatureStore`.
         parity_half_pixel: See :func:`sample_map`.
     """
@@ -32,10 +33,11 @@ class StoreTeacher(TextTeacher):
                  sky_classes: Sequence[str] = (),
                  expected: Optional[Dict[str, Any]] = None,
                  verify: str = 'manifest',
-                 parity_half_pixel: bool = False) -> None:
+                 parity_half_pixel: bool = False,
+                 ground_classes: Optional[Sequence[str]] = None) -> None:
         self.store = FeatureStore(root, verify, expected)
         super().__init__(self.store.embed_dims, text_encoder, class_names, dynamic_classes,
-                         sky_classes)
+                         sky_classes, ground_classes=ground_classes)
         self.parity_half_pixel = parity_half_pixel
 
     def features(self, info: Dict[str, Any], camera: str, pixels: Tensor) -> Tensor:

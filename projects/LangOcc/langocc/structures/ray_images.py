@@ -21,7 +21,7 @@ class RayImages:
         image_ids: (R,) long, index in ``images`` of each ray.
         pixels: (R, 2) float64 (u, v) in the original image; integer = pixel centre.
         targets: names of the ray targets that the teacher makes, out of 'lang_feats', 'classes',
-            'sky'.
+            'sky', 'ground'.
         mask_dynamic: drop rays of other frames at which the teacher sees something that moves.
 
     Raises:

@@ -17,18 +17,19 @@ class Teacher(ClassNames, ABC):
     """Base of 2D teachers.
 
     Args:
-        class_names, dynamic_classes, sky_classes: See :class:`ClassNames`; None and nothing for a
-            teacher without classes.
+        class_names, dynamic_classes, sky_classes, ground_classes: See :class:`ClassNames`; None and
+            nothing for a teacher without classes.
 
     Raises:
-        ValueError: a dynamic or sky class is not one of ``class_names``.
+        ValueError: a dynamic, sky or ground class is not one of ``class_names``.
     """
 
     def __init__(self,
                  class_names: Optional[Sequence[str]] = None,
                  dynamic_classes: Sequence[str] = (),
-                 sky_classes: Sequence[str] = ()) -> None:
-        super().__init__(class_names, dynamic_classes, sky_classes)
+                 sky_classes: Sequence[str] = (),
+                 ground_classes: Optional[Sequence[str]] = None) -> None:
+        super().__init__(class_names, dynamic_classes, sky_classes, ground_classes)
 
     @property
     @abstractmethod

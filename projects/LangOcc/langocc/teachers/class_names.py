@@ -7,32 +7,42 @@ from torch import Tensor
 from ..occ3d import FREE_CLASS, OCC3D_CLASSES
 from .text import nearest_names
 
+# Classes that lie on the ground, by the names of Occ3D and Cityscapes.
+GROUND_CLASSES = ('driveable_surface', 'other_flat', 'sidewalk', 'terrain', 'road')
+
 
 class ClassNames:
-    """Classes by number, and which of them move or are sky.
+    """Classes by number, and which of them move, are sky or the ground.
 
     Args:
         class_names: The classes, or None if there are none. They need not be Occ3D's.
         dynamic_classes: Names of classes that move by themselves.
         sky_classes: Names of classes that are infinitely far away.
+        ground_classes: Names of classes whose pixels show the ground that the car stands on; None
+            is those of ``GROUND_CLASSES`` that there are.
         owner: Whose they are, for errors; None is the name of the class.
 
     Raises:
-        ValueError: a dynamic or sky class is not one of ``class_names``.
+        ValueError: a dynamic, sky or ground class is not one of ``class_names``.
     """
 
     def __init__(self,
                  class_names: Optional[Sequence[str]] = None,
                  dynamic_classes: Sequence[str] = (),
                  sky_classes: Sequence[str] = (),
+                 ground_classes: Optional[Sequence[str]] = None,
                  owner: Optional[str] = None) -> None:
         self.class_names: Optional[Tuple[str, ...]] = (
             None if class_names is None else tuple(class_names))
         self.dynamic_classes = tuple(dynamic_classes)
         self.sky_classes = tuple(sky_classes)
+        if ground_classes is None:
+            ground_classes = [name for name in GROUND_CLASSES if name in (class_names or ())]
+        self.ground_classes = tuple(ground_classes)
         self.owner = owner or type(self).__name__
         self._dynamic_ids = self._indices('dynamic_classes', self.dynamic_classes)
         self._sky_ids = self._indices('sky_classes', self.sky_classes)
+        self._ground_ids = self._indices('ground_classes', self.ground_classes)
 
     def is_dynamic(self, classes: Tensor) -> Tensor:
         """Which class indices are dynamic, as bool of the same shape."""
@@ -42,12 +52,16 @@ class ClassNames:
         """Which class indices are sky, as bool of the same shape."""
         return torch.isin(classes, self._sky_ids.to(classes.device))
 
+    def is_ground(self, classes: Tensor) -> Tensor:
+        """Which class indices are the ground, as bool of the same shape."""
+        return torch.isin(classes, self._ground_ids.to(classes.device))
+
     def check_targets(self, targets: Sequence[str], mask_dynamic: bool) -> None:
         """Whether PrepareRays' ``targets`` that need classes can be made of these.
 
         Raises:
-            ValueError: there are no classes, or none that are sky or dynamic, and they are asked
-                for.
+            ValueError: there are no classes, or none that are sky, ground or dynamic, and they
+                are asked for.
         """
         wants = class_demands(targets, mask_dynamic)
         if wants and self.class_names is None:
@@ -58,6 +72,9 @@ class ClassNames:
                              f'{self.owner}')
         if 'sky' in targets and not self.sky_classes:
             raise ValueError("PrepareRays: target 'sky' needs sky_classes in the teacher, a "
+                             f'{self.owner}')
+        if 'ground' in targets and not self.ground_classes:
+            raise ValueError("PrepareRays: target 'ground' needs ground_classes in the teacher, a "
                              f'{self.owner}')
 
     def _indices(self, setting: str, names: Sequence[str]) -> Tensor:
@@ -71,7 +88,7 @@ class ClassNames:
 
 def class_demands(targets: Sequence[str], mask_dynamic: bool) -> List[str]:
     """Which of PrepareRays' targets and ``mask_dynamic`` need somebody's classes."""
-    wants = [name for name in ('classes', 'sky') if name in targets]
+    wants = [name for name in ('classes', 'sky', 'ground') if name in targets]
     return wants + ['mask_dynamic'] * mask_dynamic
 
 

@@ -44,7 +44,7 @@ class DenseTeacher(TextTeacher):
         cache_size: Maps that :meth:`features` keeps in memory (h x w x E x 4 bytes each).
         parity_half_pixel: See :func:`sample_map`.
         **text: ``text_encoder``, ``class_names``, ``dynamic_classes``, ``sky_classes``,
-            ``prompts`` of :class:`TextTeacher`.
+            ``ground_classes``, ``prompts`` of :class:`TextTeacher`.
 
     Raises:
         ValueError: a size that is not two positive numbers, an unknown ``dtype``, or a

@@ -31,7 +31,8 @@ class FeatureMapTeacher(TextTeacher):
         root: Folder of the files.
         embed_dims: E.
         key: Name of the array in ``.npz`` files; None takes the only one.
-        text_encoder, class_names, dynamic_classes, sky_classes: See :class:`TextTeacher`.
+        text_encoder, class_names, dynamic_classes, sky_classes, ground_classes: See
+            :class:`TextTeacher`.
         parity_half_pixel: See :func:`sample_map`.
         cache_size: Maps kept in memory (or open).
     """
@@ -45,8 +46,10 @@ class FeatureMapTeacher(TextTeacher):
                  dynamic_classes: Sequence[str] = (),
                  sky_classes: Sequence[str] = (),
                  parity_half_pixel: bool = False,
-                 cache_size: int = 8) -> None:
-        super().__init__(embed_dims, text_encoder, class_names, dynamic_classes, sky_classes)
+                 cache_size: int = 8,
+                 ground_classes: Optional[Sequence[str]] = None) -> None:
+        super().__init__(embed_dims, text_encoder, class_names, dynamic_classes, sky_classes,
+                         ground_classes=ground_classes)
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f'teacher features: no folder {self.root}')

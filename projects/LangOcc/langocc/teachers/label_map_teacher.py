@@ -34,6 +34,7 @@ class LabelMapTeacher(Teacher):
             where nothing is known the normalised mean of all. None: classes only.
         prompts: The text of each class; None takes the class names.
         dynamic_classes, sky_classes: See :class:`Teacher`; None is ``('sky',)`` if it is a class.
+        ground_classes: See :class:`Teacher`.
         layout, key, cache_size: See :class:`MapFiles`.
 
     Raises:
@@ -53,10 +54,11 @@ class LabelMapTeacher(Teacher):
                  sky_classes: Optional[Sequence[str]] = None,
                  layout: str = 'token',
                  key: Optional[str] = None,
-                 cache_size: int = 64) -> None:
+                 cache_size: int = 64,
+                 ground_classes: Optional[Sequence[str]] = None) -> None:
         if sky_classes is None:
             sky_classes = [name for name in ('sky', ) if name in class_names]
-        super().__init__(class_names, dynamic_classes, sky_classes)
+        super().__init__(class_names, dynamic_classes, sky_classes, ground_classes)
         self.files = MapFiles(root, 'label maps', layout, key, cache_size)
         self._table = self._make_table(label_ids, unknown_ids)
         self.text_embeds: Optional[Tensor] = None

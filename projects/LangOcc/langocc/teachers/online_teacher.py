@@ -67,8 +67,8 @@ class OnlineTeacher:
             images: where they were drawn from, likewise.
 
         Returns:
-            The bundles with targets 'lang_feats' (R, E), 'classes' (R,) and 'sky' (R,), those of
-            ``RayImages.targets``; without the rays that ``RayImages.mask_dynamic`` drops.
+            The bundles with targets 'lang_feats' (R, E), 'classes', 'sky' and 'ground' (R,), those
+            of ``RayImages.targets``; without the rays that ``RayImages.mask_dynamic`` drops.
 
         Raises:
             ValueError: classes are asked of a teacher that has none; other numbers of rays.
@@ -122,6 +122,8 @@ class OnlineTeacher:
         made = dict(lang_feats=feats, classes=classes)
         if 'sky' in images.targets:
             made['sky'] = self._teacher.is_sky(classes)
+        if 'ground' in images.targets:
+            made['ground'] = self._teacher.is_ground(classes)
         rays = replace(rays, targets={**rays.targets,
                                       **{name: made[name] for name in images.targets}})
         if images.mask_dynamic:  # offset 0 is the key frame, or a copy of it

@@ -41,6 +41,7 @@ class ProbabilityTeacher(Teacher):
         background: Whether the map has a background channel after the classes.
         dynamic_classes: See :class:`Teacher`; None is Cityscapes' eight movers, those it has.
         sky_classes: See :class:`Teacher`; None is ``('sky',)`` if it has that class.
+        ground_classes: See :class:`Teacher`.
         parity_half_pixel: See :func:`sample_map`.
         cache_size: Maps kept in memory (160 KiB each at 20 x 64 x 128).
     """
@@ -54,12 +55,13 @@ class ProbabilityTeacher(Teacher):
                  dynamic_classes: Optional[Sequence[str]] = None,
                  sky_classes: Optional[Sequence[str]] = None,
                  parity_half_pixel: bool = False,
-                 cache_size: int = 160) -> None:
+                 cache_size: int = 160,
+                 ground_classes: Optional[Sequence[str]] = None) -> None:
         if dynamic_classes is None:
             dynamic_classes = [name for name in CITYSCAPES_DYNAMIC if name in class_names]
         if sky_classes is None:
             sky_classes = [name for name in ('sky',) if name in class_names]
-        super().__init__(class_names, dynamic_classes, sky_classes)
+        super().__init__(class_names, dynamic_classes, sky_classes, ground_classes)
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f'teacher probabilities: no folder {self.root}')

@@ -19,7 +19,7 @@ class TextTeacher(Teacher):
         embed_dims: E.
         text_encoder: A :class:`TextEncoder` or its config; with ``class_names`` it gives classes.
         class_names: The C classes among which ``classes`` takes the nearest to the feature.
-        dynamic_classes, sky_classes: See :class:`Teacher`.
+        dynamic_classes, sky_classes, ground_classes: See :class:`Teacher`.
         prompts: The text of each class; None takes the class names.
 
     Attributes:
@@ -36,8 +36,9 @@ class TextTeacher(Teacher):
                  class_names: Optional[Sequence[str]] = None,
                  dynamic_classes: Sequence[str] = (),
                  sky_classes: Sequence[str] = (),
-                 prompts: Optional[Sequence[str]] = None) -> None:
-        super().__init__(class_names, dynamic_classes, sky_classes)
+                 prompts: Optional[Sequence[str]] = None,
+                 ground_classes: Optional[Sequence[str]] = None) -> None:
+        super().__init__(class_names, dynamic_classes, sky_classes, ground_classes)
         self._embed_dims = int(embed_dims)
         self.text_embeds: Optional[Tensor] = None
         if (text_encoder is None) != (class_names is None):

@@ -24,9 +24,10 @@ from ..ray_sources import RaySource
 from .loading import read_image
 
 NAMES = ('rays', 'image_rays')
-TARGETS = ('lang_feats', 'rgb', 'distances', 'classes', 'sky', 'ego_poses', 'photometric_costs')
+TARGETS = ('lang_feats', 'rgb', 'distances', 'classes', 'sky', 'ground', 'ego_poses',
+           'photometric_costs')
 # Those that a teacher makes.
-TEACHER_TARGETS = ('lang_feats', 'classes', 'sky')
+TEACHER_TARGETS = ('lang_feats', 'classes', 'sky', 'ground')
 # In place of a teacher: the model's data preprocessor has one, and is given the images.
 ONLINE = 'online'
 
@@ -54,6 +55,8 @@ class PrepareRays(BaseTransform):
         classes: (R,) long, index in the teacher's classes, -1 = unknown; or in those of a source
             that labels its pixels, which the teacher is not asked for then.
         sky: (R,) bool, whether the teacher's class is one of its sky classes.
+        ground: (R,) bool, whether it is one of those that lie on the ground
+            (:class:`GroundPixelLoss`).
         ego_poses: (R, 3, 4) float32, ego of the ray's frame -> augmented key ego frame: where the
             car was (:class:`DrivenPathLoss`).
         photometric_costs: (R, D, 2) float32, candidate distances in metres along the ray and what
@@ -196,6 +199,8 @@ class PrepareRays(BaseTransform):
             targets['classes'] = classes
         if 'sky' in self.targets:
             targets['sky'] = self.labeller.is_sky(classes)
+        if 'ground' in self.targets:
+            targets['ground'] = self.labeller.is_ground(classes)
         return targets
 
     def _ray_images(self, results: Dict[str, Any], draw: PixelDraw) -> RayImages:
