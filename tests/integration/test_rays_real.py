@@ -15,7 +15,8 @@ from langocc.datasets.nuscenes_infos import build_infos, infos_metainfo, write_i
 from langocc.datasets.nuscenes_tables import NuScenesTables
 from langocc.datasets.ray_sources import OCC3D_RANGE
 from langocc.datasets.transforms.rays import PrepareRays
-from langocc.models.losses import DrivenPathLoss
+from langocc.models.losses import DrivenPathLoss, GroundPixelLoss
+from langocc.models.renderer import RenderedRays
 from langocc.occ3d import FREE_CLASS
 from langocc.teachers import ProbabilityTeacher, TextEmbeddings, Vocabulary
 from voxelrender import VoxelGrid
@@ -200,6 +201,25 @@ def test_where_the_car_drove_is_road_and_free_in_the_labels(dataset):
         shares[lift] = occupied[is_ground].mean(), occupied[~is_ground].mean()
     assert shares[0.][0] > 0.99 and shares[0.][1] < 0.01
     assert shares[0.8][0] < 0.1
+
+
+def test_before_pixels_of_the_ground_nothing_stands(dataset, teacher):
+    """What GroundPixelLoss teaches, from words and poses alone, held against LiDAR."""
+    np.random.seed(0)
+    transform = PrepareRays(dict(type='LidarPixelSource'), teacher, 3000,
+                            ('distances', 'ground', 'ego_poses'))
+    loss, hindered = GroundPixelLoss(eps=1e-3), {True: [], False: []}
+    for index in range(0, len(dataset), 4):
+        rays = transform(dataset.get_data_info(index))['rays']
+        rays = rays[rays.targets['distances'] < 40]
+        ground = rays.targets['ground']
+        ends, ones = rays.targets['distances'][:, None], torch.ones(len(rays))
+        for right in hindered:  # other pixels are wrong, which the check can tell
+            rays.targets['ground'] = ground if right else ~ground
+            met = RenderedRays(rays, torch.zeros(len(rays)).long(), ends, ends, ends,
+                               ones[:, None], ones, ones, {})
+            hindered[right].append(float(loss(met, None)) / -np.log(1e-3))  # share of rays
+    assert np.mean(hindered[True]) < 0.15 and np.mean(hindered[False]) > 0.75, hindered
 
 
 def test_images_agree_where_lidar_points_are(dataset_of_neighbours):
