@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a street in 3D: environment -> synthetic streets -> training from images
-# alone -> scores on streets never trained on -> text queries -> pictures -> report.md.
+# and poses -> scores on streets never trained on -> text queries -> pictures -> report.md.
 #
 #   bash tools/quickstart.sh [--tiny] [WORK_DIR]
 #
@@ -33,7 +33,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
 # Keep freed memory: a CPU training step otherwise spends a sixth of its time in page faults.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
     MALLOC_TOP_PAD_=134217728
-CONFIG=configs/langocc-tiny_r18_1xb1_synthetic-camera.py
+CONFIG=configs/langocc-tiny_r18_1xb1_synthetic-photometric.py
 PRIOR=configs/constant-prior_synthetic.py
 DATA="$WORK_DIR/data" RUN="$WORK_DIR/camera" PRIOR_RUN="$WORK_DIR/prior"
 
@@ -168,6 +168,7 @@ fi
 
 # Stages that finished are not run again, so they must be of the same options.
 RECORD="$WORK_DIR/options.txt" OPTIONS="steps $STEPS, size ${SIZE[*]:-default}"
+OPTIONS+=", recipe $(basename "$CONFIG" .py)"
 if [ ! -e "$RECORD" ] && [ -n "$(ls -A "$WORK_DIR" | grep -vx options.lock)" ]; then
     echo "$0: $WORK_DIR is not empty and not of this script; name another WORK_DIR" >&2
     exit 2
@@ -217,7 +218,7 @@ stage prior_scores "$PRIOR_RUN/metrics.json" "its scores on streets never traine
     "$PYTHON" tools/test.py $PRIOR --work-dir "$PRIOR_RUN/test" --out "$PRIOR_RUN/metrics.json"
 
 # Of a training that was cut off the last checkpoint is gone on with.
-stage training "$WORK_DIR/done/training" "training from images alone, $STEPS steps ($CONFIG)" \
+stage training "$WORK_DIR/done/training" "training from images and poses, $STEPS steps ($CONFIG)" \
     env LANGOCC_MAX_ITERS="$STEPS" \
     "$PYTHON" tools/train.py $CONFIG --work-dir "$RUN" --resume --cfg-options val_cfg=None \
     val_dataloader=None val_evaluator=None default_hooks.checkpoint.interval=25

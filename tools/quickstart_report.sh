@@ -46,7 +46,7 @@ write_report() {
 # Quickstart
 
 Trained for $STEPS steps on synthetic streets \
-($(grep -c ': train$' "$DATA/splits.txt")), from images and a 2D teacher alone; scored on others \
+($(grep -c ': train$' "$DATA/splits.txt")), from images, the car's poses and a 2D teacher; scored on others \
 ($(grep -c ': val$' "$DATA/splits.txt")). \`prior\` is the constant prior: each voxel's most
 frequent class in training.
 ${TINY:+**--tiny: every part worked; the scores mean nothing.**}
