@@ -248,7 +248,7 @@ def test_evaluation_takes_a_checkpoint_of_its_model_only(tmp_path):
                           r'\(layer.weight \(3, 2\) in place of \(2, 2\)\)')):
         other = {**weights, **change}
         if other.pop('layer', 0) is None:
-            del other['layer.weight']
+            del other['layer.weight'], other['norm.num_batches_tracked']
         with pytest.raises(CheckpointError, match=f'c.pth is not of this model: {text}. '
                            'Expected') as refusal:
             evaluation(tmp_path, dict(state_dict=other)).test()

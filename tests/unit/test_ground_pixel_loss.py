@@ -21,7 +21,8 @@ def rendered(weights, t_mids, ground, poses=LEVEL, height=1.5):
     targets = dict(ground=torch.tensor(ground), ego_poses=poses.expand(num, 3, 4))
     rays = RayBundle(origins, directions, targets=targets)
     weights, t_mids = (values.expand(num, -1) for values in (weights, t_mids))
-    return RenderedRays(rays, torch.zeros(num, dtype=torch.long), t_mids, t_mids, t_mids, weights,
+    return RenderedRays(rays, torch.zeros(num, dtype=torch.long), t_mids - 1, t_mids + 1, t_mids,
+                        weights,
                         weights.sum(1), weights.sum(1), {})
 
 
@@ -56,6 +57,14 @@ def test_the_ground_is_that_of_the_rays_own_frame_and_may_rise():
     assert loss(rendered(weights, places, [True], uphill), None) == 0
     rolled = LEVEL[:, :, [0, 2, 1, 3]]  # its up is our y, in which the ray lies
     assert loss(rendered(weights, places, [True], rolled), None) == 0
+    sine = 0.5  # its frame's car drives uphill: 1.7 m ahead it is 1 m up
+    pitched = torch.tensor([[[(1 - sine**2)**0.5, 0., -sine, 0.], [0., 1., 0., 0.],
+                             [sine, 0., (1 - sine**2)**0.5, 0.]]])
+    downhill = pitched * torch.tensor([1., 1., -1., 1.]) * torch.tensor([[1.], [1.], [-1.]])
+    assert loss(rendered(weights, places, [True], pitched), None) == 0
+    low = at_heights(0.2, -2.)
+    assert loss(rendered(weights, low, [True]), None) == 0
+    assert loss(rendered(weights, low, [True], downhill), None) > 0.5
     distances = places[0]
     steep = GroundPixelLoss(0.3, float(0.75 / distances[0]), eps=0.)
     gentle = GroundPixelLoss(0.3, float(0.65 / distances[0]), eps=0.)

@@ -127,6 +127,8 @@ def test_what_is_missed_does_not_hide_what_is_there(result):
     assert glass.min() > -2 and glass.max() < 257
     blue = glass[changed].mean(0)
     assert blue[2] > blue[0] + 100
+    hit = (np.abs(plain - similarity_colors(result.relevancy[0, 0])) < 40).all(-1)
+    assert hit.sum() > 20 and not changed[hit].any()  # what is found is as it was
 
 
 def test_without_labels_on_the_models_grid_pictures_say_so(result, monkeypatch):
