@@ -1,6 +1,6 @@
 """Tiny model on the synthetic street: photometric costs and driven path, and pixels of the ground.
 
-As the recipe with photometric costs; beside it, nothing stands before a pixel that the teacher calls
+As the recipe with photometric costs; beside it, nothing stands before pixels that the teacher calls
 road, sidewalk or grass.
 """
 _base_ = ['langocc-tiny_r18_1xb1_synthetic-photometric.py']
