@@ -41,7 +41,7 @@ def test_what_ends_above_the_ground_costs():
 
 def test_other_pixels_are_left_out():
     weights, places = torch.tensor([[0.5, 0.2], [0.9, 0.1]]), at_heights(1., 0.)
-    loss = GroundPixelLoss(eps=0.)
+    loss = GroundPixelLoss(0.3, eps=0.)
     one = loss(rendered(weights, places, [True, False]), None)
     torch.testing.assert_close(one, torch.tensor(math.log(2.)))
     none = loss(rendered(weights.requires_grad_(), places, [False, False]), None)
@@ -53,7 +53,7 @@ def test_the_ground_is_that_of_the_rays_own_frame_and_may_rise():
     weights, places = torch.tensor([[0.5, 0.2]]), at_heights(1., 0.)
     uphill = LEVEL.clone()
     uphill[:, 2, 3] = 0.8  # its frame's car stood higher: 1 m is 0.2 m above its ground
-    loss = GroundPixelLoss(eps=0.)
+    loss = GroundPixelLoss(0.3, eps=0.)
     assert loss(rendered(weights, places, [True], uphill), None) == 0
     rolled = LEVEL[:, :, [0, 2, 1, 3]]  # its up is our y, in which the ray lies
     assert loss(rendered(weights, places, [True], rolled), None) == 0
@@ -75,7 +75,7 @@ def test_the_ground_is_that_of_the_rays_own_frame_and_may_rise():
 def test_fog_above_a_road_lifts():
     torch.manual_seed(0)
     logits = torch.full((1, *GRID.volume_shape), -1., requires_grad=True)
-    renderer, loss = VolumeRenderer(far=9.9, num_samples=64), GroundPixelLoss()
+    renderer, loss = VolumeRenderer(far=9.9, num_samples=64), GroundPixelLoss(0.3)
     ahead = 3 + 6 * torch.rand(128)
     directions = torch.stack([ahead, torch.zeros(128), torch.full((128,), -1.5)], dim=1)
     rays = RayBundle(torch.tensor([[0.1, 0., 1.5]]).expand(128, 3),
