@@ -8,8 +8,9 @@
 # where it stopped, and what was removed is made again. With other QUICKSTART_STEPS the streets
 # stay, the model is trained anew and the earlier one is kept in WORK_DIR/camera-STEPS; a WORK_DIR
 # with streets of another size is refused. 15 to 20 minutes on two quiet CPU cores after the
-# environment is built (14.5 were measured before the plane sweep, 0.3 s of one core a step, came); on a GPU it was never timed. --tiny: two streets and a few steps, in a few
-# minutes, to see every part work; its scores mean nothing. From the environment:
+# environment is built (14.5 were measured before the plane sweep came, 0.3 s of one core a step);
+# on a GPU it was never timed. --tiny: two streets and a few steps, in a few minutes, to see every
+# part work; its scores mean nothing. From the environment:
 #   QUICKSTART_STEPS  training steps (default: 800, on a GPU 3000, with --tiny 2)
 #   PYTHON            interpreter of an environment that is ready (default: .venv is built and used)
 #   LANGOCC_CLIP_WEIGHTS  CLIP checkpoint that embeds the words (default: a list of offline words)
