@@ -1,5 +1,5 @@
 """Names of the classes that somebody gives to pixels: a teacher, or labelled LiDAR points."""
-from typing import List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -55,6 +55,11 @@ class ClassNames:
     def is_ground(self, classes: Tensor) -> Tensor:
         """Which class indices are the ground, as bool of the same shape."""
         return torch.isin(classes, self._ground_ids.to(classes.device))
+
+    def targets_of(self, classes: Tensor, names: Sequence[str]) -> Dict[str, Tensor]:
+        """Those of PrepareRays' targets ``names`` that class indices tell, each of their shape."""
+        makers = dict(classes=lambda values: values, sky=self.is_sky, ground=self.is_ground)
+        return {name: make(classes) for name, make in makers.items() if name in names}
 
     def check_targets(self, targets: Sequence[str], mask_dynamic: bool) -> None:
         """Whether PrepareRays' ``targets`` that need classes can be made of these.

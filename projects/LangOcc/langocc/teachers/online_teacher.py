@@ -119,11 +119,7 @@ class OnlineTeacher:
 
     def _with_targets(self, rays: RayBundle, images: RayImages, feats: Tensor, classes: Tensor
                       ) -> RayBundle:
-        made = dict(lang_feats=feats, classes=classes)
-        if 'sky' in images.targets:
-            made['sky'] = self._teacher.is_sky(classes)
-        if 'ground' in images.targets:
-            made['ground'] = self._teacher.is_ground(classes)
+        made = dict(lang_feats=feats, **self._teacher.targets_of(classes, images.targets))
         rays = replace(rays, targets={**rays.targets,
                                       **{name: made[name] for name in images.targets}})
         if images.mask_dynamic:  # offset 0 is the key frame, or a copy of it

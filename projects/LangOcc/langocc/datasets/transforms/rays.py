@@ -195,12 +195,8 @@ class PrepareRays(BaseTransform):
         targets = {}
         if 'lang_feats' in self.targets:
             targets['lang_feats'] = self._features(results, draw)
-        if 'classes' in self.targets:
-            targets['classes'] = classes
-        if 'sky' in self.targets:
-            targets['sky'] = self.labeller.is_sky(classes)
-        if 'ground' in self.targets:
-            targets['ground'] = self.labeller.is_ground(classes)
+        if classes is not None:
+            targets.update(self.labeller.targets_of(classes, self.targets))
         return targets
 
     def _ray_images(self, results: Dict[str, Any], draw: PixelDraw) -> RayImages:
