@@ -7,7 +7,7 @@
 Every run gets a folder in the work dir and, once finished, a row DIR/<run>.json. Run again,
 finished rows stay, a training that was cut off goes on from its last checkpoint. A run whose
 definition (code of the config, options, environment, seed, steps, data) changed is refused unless
---redo is given. A row that only lacks retrieval or cost gets it from the run's checkpoint; it is
+--redo is given (--redo scores keeps its training). A row that only lacks retrieval or cost gets it from the run's checkpoint; it is
 never trained again for that. Ctrl-C and SIGTERM stop what runs and leave everything ready to go on.
 Exit status: 0 all finished; 1 a run failed, is worked on elsewhere, or its row lacks something and
 its checkpoint is not there; 2 wrong arguments, missing files or changed definitions; 3 --max-hours
@@ -18,12 +18,10 @@ import shlex
 import signal
 import sys
 import time
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import List
 
 from langocc.experiments import (
-    Outcome, Plan, Run, Schedule, check_inputs, comparison_table, load_config, make_plan,
+    Outcome, Plan, Schedule, check_inputs, choose_runs, comparison_table, load_config, make_plan,
     read_experiments, read_rows, write_summary
 )
 from langocc.files import atomic_write, one_line_errors
@@ -41,8 +39,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', type=Path, metavar='DIR', help='rows of finished runs '
                         '(default: rows in the work dir)')
     parser.add_argument('--only', nargs='+', metavar='NAME', help='entries or runs, * for anything')
-    parser.add_argument('--redo', nargs='?', const='changed', choices=('changed', 'all'),
-                        help='make runs of changed definition anew, or all')
+    parser.add_argument('--redo', nargs='?', const='changed', choices=('changed', 'scores', 'all'),
+                        help='make runs of changed definition anew; or only their scores, with '
+                        'the checkpoint that is there: for changes that cannot matter to a '
+                        'training, such as density_threshold; or all runs, whole')
     parser.add_argument('--keep-changed', action='store_true', help='take rows of another '
                         'definition as they are: for changes that cannot matter. What they lack is '
                         'measured with their checkpoint and the config of now')
@@ -58,17 +58,6 @@ def parse_args() -> argparse.Namespace:
     args.work_dir = args.work_dir or Path('work_dirs') / Path(args.experiments).stem
     args.rows = args.rows or args.work_dir / 'rows'
     return args
-
-
-def choose(runs: List[Run], names: List[str]) -> List[Run]:
-    """The runs that a pattern names, by entry or by run."""
-    unused = [name for name in names
-              if not any(fnmatch(run.name, name) or fnmatch(run.entry, name) for run in runs)]
-    if unused:
-        raise ValueError(f'--only {unused}: no such entry or run; there are '
-                         f'{[run.name for run in runs]}')
-    return [run for run in runs if any(
-        fnmatch(run.name, name) or fnmatch(run.entry, name) for name in names)]
 
 
 def say(line: str) -> None:
@@ -134,7 +123,7 @@ def exit_status(plan: Plan, outcome: Outcome, caught: List[int]) -> int:
 def main() -> int:
     args = parse_args()
     runs = read_experiments(args.experiments)
-    plan = make_plan(choose(runs, args.only) if args.only else runs, args.work_dir, args.rows,
+    plan = make_plan(choose_runs(runs, args.only), args.work_dir, args.rows,
                      TOOLS, args.redo, args.keep_changed)
     if args.list:
         show_list(plan)
@@ -143,7 +132,7 @@ def main() -> int:
         for name, change in plan.changed.items():
             print(f'compare: {name}: definition changed: {change}', file=sys.stderr)
         raise ValueError('these runs exist with another definition; --redo makes them anew, '
-                         '--keep-changed takes their rows as they are, --only leaves them out, '
+                         '--redo scores keeps their training, --keep-changed takes their rows as they are, --only leaves them out, '
                          'another --work-dir and --rows keep both')
     check(plan, args.dry_run)
     for name, reason in plan.incomplete.items():

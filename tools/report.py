@@ -12,7 +12,7 @@ import json
 
 from langocc.evaluation.report import read_runs
 from langocc.experiments import (
-    class_table, comparison_table, query_table, read_experiments, read_rows
+    choose_runs, class_table, comparison_table, query_table, read_experiments, read_rows
 )
 from langocc.files import one_line_errors, write_json
 
@@ -27,6 +27,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', metavar='DIR', help='folder of rows')
     parser.add_argument('--experiments', metavar='FILE.yaml',
                         help='only the runs of this file, in its order (default: all rows)')
+    parser.add_argument('--only', nargs='+', metavar='NAME',
+                        help="of --experiments: only these entries or runs, * for anything")
     parser.add_argument('--table', nargs='+', default=['main'], choices=TABLES,
                         help='scores, IoU of classes, average precision of queries')
     parser.add_argument('--budgets', nargs='+', metavar='NAME',
@@ -38,12 +40,16 @@ def parse_args() -> argparse.Namespace:
         parser.error('name a work directory or --rows DIR')
     if args.rows is None and (args.experiments or args.budgets):
         parser.error('--experiments and --budgets need --rows')
+    if args.only and not args.experiments:
+        parser.error('--only needs --experiments')
     return args
 
 
 def select(args: argparse.Namespace) -> list:
     """The wanted rows of ``--rows``."""
-    runs = read_experiments(args.experiments) if args.experiments else None
+    runs = None
+    if args.experiments:
+        runs = choose_runs(read_experiments(args.experiments), args.only)
     rows = read_rows(args.rows, runs)
     if args.budgets:
         known = {row['budget'] for row in rows} - {None}

@@ -47,7 +47,7 @@ def test_the_table_has_what_it_must_show(runs):
     for run in runs('synthetic').values():
         entries.setdefault((run.entry, run.budget), []).append(run.seed)
     several = ['camera', 'photometric', 'photometric-ground', 'silhouettes', 'path',
-               'path-photometric', 'twin']
+               'path-photometric', 'path-photometric-ground', 'twin']
     trained = [*several, 'lidar', 'rgb']
     assert set(entries) == {
         ('prior', None), ('slab', None), ('slab-thick', None), ('mixed', 'quickstart'),

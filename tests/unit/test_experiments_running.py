@@ -145,6 +145,62 @@ def test_changed_definitions_are_refused_or_made_anew(bench):
     assert not bench(changed, redo='changed')[1].finished
 
 
+def test_a_training_can_be_scored_with_another_definition(bench):
+    bench(runs_of(bench, retrieval=str(bench.root / 'benchmark')))
+    folder, path = bench.root / 'work' / 'a-short-s0', bench.root / 'rows' / 'a-short-s0.json'
+    before = read(path)
+    (folder / 'metrics.json').write_text('{"geo_IoU": 1.0}')  # whatever is there is not kept
+    changed = runs_of(bench, retrieval=str(bench.root / 'benchmark'),
+                      options={'model.threshold': 2})
+    assert bench(changed)[0].changed
+    plan, outcome = bench(changed, redo='scores')
+    assert outcome.finished == ['a-short-s0'] and steps_done(folder) == [1, 2, 3, 4, 5, 6]
+    row = read(path)
+    assert row['definition']['options'] == {'model.threshold': 2}
+    assert row['trained_as'] == before['definition'] and 'trained_as' not in before
+    assert row['metrics'] == before['metrics'] and row['retrieval'] == before['retrieval']
+    assert row['train_seconds'] == before['train_seconds'] and row['attempts'] == 1
+    assert 'model.threshold=2' in Job(
+        changed[0], row['definition'], folder, bench.root / 'tools').command('test')
+    assert len(bench(changed)[0].finished) == 1
+    # Back again: it is what it was trained as.
+    bench(runs_of(bench, retrieval=str(bench.root / 'benchmark')), redo='scores')
+    assert 'trained_as' not in read(path) and read(path)['definition'] == before['definition']
+
+
+def test_scoring_anew_can_be_cut_off(bench, monkeypatch):
+    bench(runs_of(bench))
+    changed, folder = runs_of(bench, options={'model.threshold': 2}), bench.root / 'work/a-short-s0'
+
+    def cut_off(job, environment):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Job, 'advance', cut_off)
+        bench(changed, redo='scores')
+    assert not (folder / 'metrics.json').exists()
+    assert bench(changed)[0].changed  # its row is of old scores
+    assert bench(changed, redo='scores')[1].finished
+    assert steps_done(folder) == [1, 2, 3, 4, 5, 6]
+    row = read(bench.root / 'rows' / 'a-short-s0.json')
+    assert row['definition']['options'] and not row['trained_as']['options']
+
+
+def test_what_cannot_be_scored_anew_is_left_alone(bench):
+    """Another seed's or environment's training, none at all, or one whose cost is in the row."""
+    bench(runs_of(bench))
+    row = (bench.root / 'rows' / 'a-short-s0.json').read_bytes()
+    for values, reason in (
+            (dict(environment={'WIDTH': '2'}), 'environment WIDTH: None -> '),
+            (dict(options={'model.threshold': 2}, cost=True), 'its cost is measured with')):
+        plan, outcome = bench(runs_of(bench, **values), redo='scores')
+        assert reason in plan.incomplete['a-short-s0'] and not plan.pending
+    (bench.root / 'work' / 'a-short-s0').rename(bench.root / 'elsewhere')
+    plan, _ = bench(runs_of(bench, options={'model.threshold': 2}), redo='scores')
+    assert 'it cannot be scored anew: no trained checkpoint' in plan.incomplete['a-short-s0']
+    assert (bench.root / 'rows' / 'a-short-s0.json').read_bytes() == row
+
+
 def test_a_folder_without_a_checkpoint_is_taken_by_any_definition(bench):
     bench(runs_of(bench, options={'model.fail': 1}))
     plan, outcome = bench(runs_of(bench))

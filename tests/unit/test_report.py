@@ -74,3 +74,22 @@ def test_tables_of_rows(report, tmp_path):
     rows = json.loads(report('--rows', tmp_path, '--format', 'json')[1])
     assert [row['run'] for row in rows] == ['a-short', 'a-long', 'a-None']
     assert report()[0] == 2 and report(tmp_path, '--rows', tmp_path)[0] == 2
+
+
+def test_rows_of_some_experiments(report, tmp_path):
+    for entry in 'ab':
+        write_json(tmp_path / f'{entry}.json', dict(
+            run=entry, entry=entry, title=entry, budget=None, seed=None, train_steps=None,
+            fingerprint='x', definition={}, metrics=dict(geo_IoU=1.)))
+    experiments = tmp_path / 'both.yaml'
+    experiments.write_text('experiments:\n' + ''.join(
+        f'  - {{name: {entry}, config: {entry}.py, train: false}}\n' for entry in 'ba'))
+    words = '--rows', tmp_path, '--experiments', experiments
+    shown = [line[2] for line in report(*words)[1].splitlines()[2:]]
+    assert shown == ['b', 'a']
+    shown = [line[2] for line in report(*words, '--only', 'a')[1].splitlines()[2:]]
+    assert shown == ['a']
+    status, output = report(*words, '--only', 'a', 'c*')
+    assert status == 2 and "['c*']: no such entry or run; there are ['b', 'a']" in output
+    status, output = report('--rows', tmp_path, '--only', 'a')
+    assert status == 2 and '--only needs --experiments' in output

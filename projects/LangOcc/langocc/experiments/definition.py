@@ -22,6 +22,7 @@ checkpoints) may stand at the top for all entries; mappings are merged, an entry
 import os
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -103,6 +104,22 @@ def read_experiments(path: Union[str, Path]) -> List[Run]:
     if twice:
         raise ValueError(f'{path}: {twice} are there more than once')
     return runs
+
+
+def choose_runs(runs: List[Run], names: Optional[List[str]]) -> List[Run]:
+    """Runs whose entry or name fits one of ``names`` (``*`` for anything); all for None.
+
+    Raises:
+        ValueError: a name fits no run.
+    """
+    if names is None:
+        return list(runs)
+    unused = [name for name in names
+              if not any(fnmatch(run.name, name) or fnmatch(run.entry, name) for run in runs)]
+    if unused:
+        raise ValueError(f'{unused}: no such entry or run; there are {[run.name for run in runs]}')
+    return [run for run in runs if any(
+        fnmatch(run.name, name) or fnmatch(run.entry, name) for name in names)]
 
 
 def expand_variables(text: str, where: str) -> str:

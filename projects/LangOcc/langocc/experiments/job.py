@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..files import write_json
 from .child import Child, last_lines
 from .definition import Run, expand_variables
-from .fingerprint import environment_of, fingerprint, option_arguments
+from .fingerprint import describe_change, environment_of, fingerprint, option_arguments
 from .machine import git_commit, machine_in_words, torch_version
 
 STAGES = ('train', 'test', 'retrieval', 'cost')
@@ -35,7 +35,8 @@ class Job:
         tools: folder of train.py, test.py, eval_retrieval.py and model_cost.py.
 
     Attributes:
-        state: what ``state.json`` holds: definition, attempts of stages.
+        state: what ``state.json`` holds: definition, attempts of stages; ``trained_as``: the
+            definition of the training, where its scores are of another.
         failure: stage, exit status and last lines of the log, where it failed this time.
         anew: what is in the folder will be removed before the first stage.
     """
@@ -110,12 +111,34 @@ class Job:
 
     def clear(self) -> None:
         """Remove everything of the run but the lock; needs :meth:`lock`."""
-        for path in self.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != 'lock':
-                path.unlink()
+        self._remove_but('lock')
         self.state, self.anew = {}, False
+
+    def keep_training(self) -> None:
+        """Take the training as one of this definition and remove what was measured of it; needs
+        :meth:`lock`. Cut off in between, the folder is still the other definition's."""
+        trained_as = self.state.get('trained_as', self.state['definition'])
+        self._remove_but('lock', 'state.json', 'train', 'train.log')
+        self.state = dict(definition=self.definition, fingerprint=fingerprint(self.definition),
+                          attempts=self.attempts('train'))
+        if trained_as != self.definition:
+            self.state['trained_as'] = trained_as
+        self._write_state()
+
+    def why_not_scored_anew(self) -> str:
+        """Why :meth:`keep_training` cannot serve, '' where it can."""
+        if self.is_stale:
+            before = self.state['definition']
+            parts = [key for key in self.definition if key not in ('config', 'options')
+                     and before.get(key) != self.definition[key]]
+            if parts:
+                return (f'{describe_change(before, self.definition)}; a training is kept where its '
+                        'config and options alone differ')
+        if self.run.cost:
+            return 'its cost is measured with the config that the training left'
+        if self.run.train and not self._trained():
+            return f'no trained checkpoint of it is in {self.folder}'
+        return ''
 
     def advance(self, environment: Dict[str, str]) -> bool:
         """Look at the stage under way and start the next; True while there is something to do.
@@ -194,7 +217,8 @@ class Job:
         attempt = dict(stage=stage, started=time.time(), commit=git_commit(self.tools),
                        machine=machine_in_words(), torch=torch_version(),
                        threads=environment.get('OMP_NUM_THREADS'))
-        self.state = dict(definition=self.definition, fingerprint=fingerprint(self.definition),
+        self.state = dict(self.state, definition=self.definition,
+                          fingerprint=fingerprint(self.definition),
                           attempts=[*self.state.get('attempts', []), attempt])
         (self.folder / 'failure.json').unlink(missing_ok=True)
         self._write_state()
@@ -212,6 +236,15 @@ class Job:
             self.failure = dict(stage=stage, status=status,
                                 log=last_lines(self.folder / f'{stage}.log'))
             write_json(self.folder / 'failure.json', self.failure, indent=1)
+
+    def _remove_but(self, *names: str) -> None:
+        for path in self.folder.iterdir():
+            if path.name in names:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def _read_state(self) -> Dict[str, Any]:
         path = self.folder / 'state.json'

@@ -23,8 +23,9 @@ def make_row(job: Job) -> Dict[str, Any]:
     Times are wall-clock seconds over all attempts of a stage, with what was lost when one was cut
     off; ``attempts`` says how many the training took. Peak memory: the largest resident size of a
     process of the training, and on a GPU the allocator's peak, MB. Options and environment are in
-    ``definition``. ``cost`` is that of one prediction, see :mod:`langocc.apis.model_cost`. Machine,
-    threads (on a CPU rounding depends on them) and torch are those of the last training, or test.
+    ``definition``; ``trained_as``: that of the training, where it was scored with another. ``cost``
+    is that of one prediction, see :mod:`langocc.apis.model_cost`. Machine, threads (on a CPU
+    rounding depends on them) and torch are those of the last training, or test.
 
     Args:
         job: all its stages are finished.
@@ -42,6 +43,8 @@ def make_row(job: Job) -> Dict[str, Any]:
         allocated = gpu_peak(job.folder / 'train')
         if allocated is not None:
             row['gpu_peak_memory_mb'] = allocated
+        if 'trained_as' in job.state:
+            row['trained_as'] = job.state['trained_as']
     made = trainings or job.attempts('test')
     now = dict(machine=machine_in_words(), threads=None, torch=torch_version())
     row.update(test_seconds=_sum(job.attempts('test')[-1:], 'seconds'),

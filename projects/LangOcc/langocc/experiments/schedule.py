@@ -29,8 +29,9 @@ class Plan:
         finished: their rows are there.
         pending: jobs to do, in order.
         changed: run name -> in words, what of its definition differs from its row's or folder's.
-        incomplete: run name -> in words, what its row lacks and why that cannot be measured. Such
-            a row stays as it is: to train again would replace scores that are good.
+        incomplete: run name -> in words, what its row lacks and why that cannot be measured, or
+            why it cannot be scored anew. Such a row stays as it is: to train again would replace
+            scores that are good.
     """
     finished: List[Run] = field(default_factory=list)
     pending: List[Job] = field(default_factory=list)
@@ -63,8 +64,9 @@ def make_plan(runs: Sequence[Run], work_dir: Path, rows: Path, tools: Path,
         work_dir: folder of the runs' folders.
         rows: folder of the rows.
         tools: folder of train.py, test.py, eval_retrieval.py and model_cost.py.
-        redo: 'changed': runs of another definition are made anew; 'all': every run is; None: they
-            stand in ``changed`` and nowhere else.
+        redo: 'changed': runs of another definition are made anew; 'scores': their training stays
+            and is scored anew, for changes that cannot matter to it; 'all': every run is made
+            anew; None: runs of another definition stand in ``changed`` and nowhere else.
         keep_changed: rows of another definition are taken as they are, for changes that cannot
             matter; what they lack is measured where their checkpoint is in the run's folder.
 
@@ -84,6 +86,8 @@ def make_plan(runs: Sequence[Run], work_dir: Path, rows: Path, tools: Path,
                 old = row['definition']
         if redo is None and old is not None:
             plan.changed[run.name] = describe_change(old, definition)
+        elif redo == 'scores' and old is not None and job.why_not_scored_anew():
+            plan.incomplete[run.name] = f'it cannot be scored anew: {job.why_not_scored_anew()}'
         elif redo == 'all' or old is not None or row is None:
             plan.pending.append(job)
         elif not missing_parts(row, run):
@@ -119,7 +123,8 @@ class Schedule:
     Args:
         plan: what is to be done.
         rows: folder that gets a row for every finished run.
-        redo: see :func:`make_plan`; what such a run had made before is removed when it starts.
+        redo: see :func:`make_plan`; what such a run had made before is removed when it starts (of
+            'scores': what was measured of it).
         slots: runs at once; with several GPUs each slot has one of its own.
         max_seconds: after that much time what runs is stopped, ready to be gone on with.
         say: called with lines of progress.
@@ -134,7 +139,7 @@ class Schedule:
         self.outcome = Outcome()
         self._waiting = list(plan.pending)
         for job in self._waiting:
-            job.anew = redo == 'all' or job.is_stale
+            job.anew = redo == 'all' or (job.is_stale and redo != 'scores')
         self._active: Dict[int, Job] = {}
         self._deadline = None if max_seconds is None else time.monotonic() + max_seconds
         self._spoke = time.monotonic()
@@ -184,7 +189,9 @@ class Schedule:
             return
         if self.redo == 'all':  # without its row it is gone on with also by a call without redo
             row_path(self.rows, job.run.name).unlink(missing_ok=True)
-        if self.redo == 'all' or job.is_stale:
+        if self.redo == 'scores' and job.is_stale:
+            job.keep_training()
+        elif self.redo == 'all' or job.is_stale:
             job.clear()
         self._active[slot] = job
 
