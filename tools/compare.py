@@ -7,8 +7,9 @@
 Every run gets a folder in the work dir and, once finished, a row DIR/<run>.json. Run again,
 finished rows stay, a training that was cut off goes on from its last checkpoint. A run whose
 definition (code of the config, options, environment, seed, steps, data) changed is refused unless
---redo is given (--redo scores keeps its training). A row that only lacks retrieval or cost gets it from the run's checkpoint; it is
-never trained again for that. Ctrl-C and SIGTERM stop what runs and leave everything ready to go on.
+--redo is given (--redo scores keeps its training). A row that only lacks retrieval or cost gets it
+from the run's checkpoint; it is never trained again for that. Ctrl-C and SIGTERM stop what runs and
+leave everything ready to go on.
 Exit status: 0 all finished; 1 a run failed, is worked on elsewhere, or its row lacks something and
 its checkpoint is not there; 2 wrong arguments, missing files or changed definitions; 3 --max-hours
 are over; 130, 143 stopped by a signal. tools/report.py makes the table again.
@@ -19,6 +20,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import List
 
 from langocc.experiments import (
     Outcome, Plan, Schedule, check_inputs, choose_runs, comparison_table, load_config, make_plan,
@@ -132,8 +134,9 @@ def main() -> int:
         for name, change in plan.changed.items():
             print(f'compare: {name}: definition changed: {change}', file=sys.stderr)
         raise ValueError('these runs exist with another definition; --redo makes them anew, '
-                         '--redo scores keeps their training, --keep-changed takes their rows as they are, --only leaves them out, '
-                         'another --work-dir and --rows keep both')
+                         '--redo scores keeps their training, --keep-changed takes their rows as '
+                         'they are, --only leaves them out, another --work-dir and --rows keep '
+                         'both')
     check(plan, args.dry_run)
     for name, reason in plan.incomplete.items():
         say(f'{name}: left as it is: {reason}')
