@@ -1,8 +1,11 @@
-"""Committed rows belong to the recipes as they are, the tables of docs/results.md to the rows."""
+"""Committed rows belong to the recipes as they are, the tables of the pages to the rows."""
+import re
+
 import pytest
 
 from langocc.experiments import (
-    class_table, comparison_table, definition_of, query_table, read_experiments, read_rows
+    choose_runs, class_table, comparison_table, definition_of, query_table, read_experiments,
+    read_rows
 )
 from langocc.files import write_json
 
@@ -49,3 +52,12 @@ def test_tables_are_those_of_the_rows(rows_of, repository, name, tables):
     for table in tables:
         missing = [line for line in table(rows).splitlines() if line not in text]
         assert not missing, f'{table.__name__} of {name}.yaml: docs/results.md lacks {missing[0]}'
+
+
+def test_readme_has_the_table_that_its_command_prints(rows_of, repository):
+    text = (repository / 'README.md').read_text()
+    command = re.search(r'report\.py --rows benchmarks/synthetic(?:[^`#]|\\\n)*', text)[0]
+    names = re.search(r'--only ([\w\s-]+)', command)[1].split()
+    runs, _ = rows_of('synthetic')
+    rows = read_rows(repository / FOLDER, choose_runs(runs, names))
+    assert comparison_table(rows) in text
