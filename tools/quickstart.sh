@@ -7,10 +7,10 @@
 # WORK_DIR (default work_dirs/quickstart) gets everything, also the data. Run again, it goes on
 # where it stopped, and what was removed is made again. With other QUICKSTART_STEPS the streets
 # stay, the model is trained anew and the earlier one is kept in WORK_DIR/camera-STEPS; a WORK_DIR
-# with streets of another size is refused. 15 to 20 minutes on two quiet CPU cores after the
-# environment is built (14.5 were measured before the plane sweep came, 0.3 s of one core a step);
-# on a GPU it was never timed. --tiny: two streets and a few steps, in a few minutes, to see every
-# part work; its scores mean nothing. From the environment:
+# with streets of another size is refused. About 17 minutes on two quiet CPU cores after the
+# environment is built (290 s measured of all but training, 0.87 s a step); on a GPU it was never
+# timed. --tiny: two streets and a few steps, in a few minutes, to see every part work; its scores
+# mean nothing. From the environment:
 #   QUICKSTART_STEPS  training steps (default: 800, on a GPU 3000, with --tiny 2)
 #   PYTHON            interpreter of an environment that is ready (default: .venv is built and used)
 #   LANGOCC_CLIP_WEIGHTS  CLIP checkpoint that embeds the words (default: a list of offline words)
@@ -30,7 +30,11 @@ WORK_DIR="$(cd "${1:-work_dirs/quickstart}" && pwd)"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset LANGOCC_INFO_ROOT  # infos lie beside the data
 export SYNTHETIC_ROOT="$WORK_DIR/data" PYTHONWARNINGS=ignore PYTHONUNBUFFERED=1
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
+# In training one core is left to the process that loads samples: two threads and it on two cores
+# take a fifth longer a step than one thread and it.
+CORES="$(nproc)"
+TRAIN_THREADS="${OMP_NUM_THREADS:-$((CORES > 1 ? CORES - 1 : 1))}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$CORES}"
 # Keep freed memory: a CPU training step otherwise spends a sixth of its time in page faults.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
     MALLOC_TOP_PAD_=134217728
@@ -220,7 +224,7 @@ stage prior_scores "$PRIOR_RUN/metrics.json" "its scores on streets never traine
 
 # Of a training that was cut off the last checkpoint is gone on with.
 stage training "$WORK_DIR/done/training" "training from images and poses, $STEPS steps ($CONFIG)" \
-    env LANGOCC_MAX_ITERS="$STEPS" \
+    env LANGOCC_MAX_ITERS="$STEPS" OMP_NUM_THREADS="$TRAIN_THREADS" \
     "$PYTHON" tools/train.py $CONFIG --work-dir "$RUN" --resume --cfg-options val_cfg=None \
     val_dataloader=None val_evaluator=None default_hooks.checkpoint.interval=25
 CHECKPOINT="$RUN/$(basename "$(cat "$RUN/last_checkpoint")")"

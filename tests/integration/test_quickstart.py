@@ -26,7 +26,7 @@ def work_dir(repository, tmp_path_factory):
     folder = tmp_path_factory.mktemp('quickstart') / 'work'
     done = subprocess.run(
         ['bash', 'tools/quickstart.sh', '--tiny', folder], cwd=repository, text=True, timeout=1800,
-        env=dict(os.environ, PYTHON=sys.executable), stdout=subprocess.PIPE,
+        env=dict(os.environ, OMP_NUM_THREADS='2', PYTHON=sys.executable), stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-4000:]
     (folder / 'output.txt').write_text(done.stdout)
@@ -66,7 +66,8 @@ def test_compare_trains_and_scores(work_dir, repository, tmp_path):
     done = subprocess.run(
         [sys.executable, 'tools/compare.py', tmp_path / 'list.yaml', '--work-dir',
          tmp_path / 'work', '--rows', tmp_path / 'rows'], cwd=repository, text=True, timeout=1800,
-        env=dict(os.environ, SYNTHETIC_ROOT=str(work_dir / 'data')), capture_output=True)
+        env=dict(os.environ, OMP_NUM_THREADS='2', SYNTHETIC_ROOT=str(work_dir / 'data')),
+        capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     camera, prior = (read(tmp_path / 'rows' / f'{name}.json')
                      for name in ('camera-two-s0', 'prior'))

@@ -108,6 +108,7 @@ class PhotometricSweep:
             distances = ray_lengths(pixels, record['cam2img'])[:, None] / self.disparities
         slopes = [self._slope(plane, in_camera, record['cam2ego']) for plane in self.planes]
         own, _ = self._colours(record, patches[..., :1], patches[..., 1:], read)
+        own = np.repeat(own, len(self), axis=2)  # broadcast, three colours at a time, it is slow
         costs = np.full(distances.shape, np.nan, dtype=np.float32)
         cam2global = camera_to_global(info, camera)
         for other in _others(frames, info['token'], self.offsets):
@@ -116,7 +117,8 @@ class PhotometricSweep:
             for shares in slopes:
                 x, y, front = self._places(in_camera, shares, matrix, record)
                 colours, inside = self._colours(record, x, y, read)
-                values = np.abs(colours - own).sum(axis=1).mean(axis=-1) / len(self.cells)
+                colours -= own
+                values = np.abs(colours, out=colours).sum(axis=1).mean(axis=-1) / len(self.cells)
                 seen = (inside & front).all(axis=1)
                 costs = np.fmin(costs, np.where(seen, values, np.float32(np.nan)))
         return distances, costs
@@ -153,7 +155,9 @@ class PhotometricSweep:
                        for axis, moved in enumerate(cam2img @ matrix[:3, 3]))
         front = depth > 1e-6
         depth[~front] = 1
-        return x / depth, y / depth, front
+        x /= depth
+        y /= depth
+        return x, y, front
 
     def _colours(self, record: Dict[str, Any], x: np.ndarray, y: np.ndarray, read: ImageReader
                  ) -> Tuple[np.ndarray, np.ndarray]:
@@ -163,12 +167,15 @@ class PhotometricSweep:
         for values, size, small in ((x, record['width'], image.shape[1]),
                                     (y, record['height'], image.shape[0])):
             inside = inside & (values >= -0.5) & (values <= size - 0.5)
-            values = (np.clip(values, -1, size) + 0.5) * (small / size) - 0.5
-            places.append(np.split(values.astype(np.float32).reshape(len(values), -1),
+            values = np.clip(values, -1, size) + 0.5
+            values *= small / size
+            values -= 0.5
+            places.append(np.split(values.astype(np.float32, copy=False).reshape(len(values), -1),
                                    range(_MOST_ROWS, len(values), _MOST_ROWS)))
-        colours = np.concatenate([
+        colours = [
             cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            for columns, rows in zip(*places)])
+            for columns, rows in zip(*places)]
+        colours = colours[0] if len(colours) == 1 else np.concatenate(colours)
         return colours.reshape(*x.shape, 3), inside
 
     def _shrink(self, image: np.ndarray) -> np.ndarray:
