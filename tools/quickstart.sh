@@ -7,8 +7,8 @@
 # WORK_DIR (default work_dirs/quickstart) gets everything, also the data. Run again, it goes on
 # where it stopped, and what was removed is made again. With other QUICKSTART_STEPS the streets
 # stay, the model is trained anew and the earlier one is kept in WORK_DIR/camera-STEPS; a WORK_DIR
-# with streets of another size is refused. About 17 minutes on two quiet CPU cores after the
-# environment is built (290 s measured of all but training, 0.87 s a step); on a GPU it was never
+# with streets of another size is refused. About 18 minutes on two quiet CPU cores after the
+# environment is built (290 s measured of all but training, 0.96 s a step); on a GPU it was never
 # timed. --tiny: two streets and a few steps, in a few minutes, to see every part work; its scores
 # mean nothing. From the environment:
 #   QUICKSTART_STEPS  training steps (default: 800, on a GPU 3000, with --tiny 2)
@@ -30,8 +30,8 @@ WORK_DIR="$(cd "${1:-work_dirs/quickstart}" && pwd)"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset LANGOCC_INFO_ROOT  # infos lie beside the data
 export SYNTHETIC_ROOT="$WORK_DIR/data" PYTHONWARNINGS=ignore PYTHONUNBUFFERED=1
-# In training one core is left to the process that loads samples: two threads and it on two cores
-# take a fifth longer a step than one thread and it.
+# In training one core is left to the process that loads samples: on two cores a step is faster with
+# one thread than with two.
 CORES="$(nproc)"
 TRAIN_THREADS="${OMP_NUM_THREADS:-$((CORES > 1 ? CORES - 1 : 1))}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$CORES}"
