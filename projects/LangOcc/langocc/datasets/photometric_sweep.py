@@ -117,8 +117,7 @@ class PhotometricSweep:
             for shares in slopes:
                 x, y, front = self._places(in_camera, shares, matrix, record)
                 colours, inside = self._colours(record, x, y, read)
-                colours -= own
-                values = np.abs(colours, out=colours).sum(axis=1).mean(axis=-1) / len(self.cells)
+                values = np.abs(colours - own).sum(axis=1).mean(axis=-1) / len(self.cells)
                 seen = (inside & front).all(axis=1)
                 costs = np.fmin(costs, np.where(seen, values, np.float32(np.nan)))
         return distances, costs
@@ -155,9 +154,7 @@ class PhotometricSweep:
                        for axis, moved in enumerate(cam2img @ matrix[:3, 3]))
         front = depth > 1e-6
         depth[~front] = 1
-        x /= depth
-        y /= depth
-        return x, y, front
+        return x / depth, y / depth, front
 
     def _colours(self, record: Dict[str, Any], x: np.ndarray, y: np.ndarray, read: ImageReader
                  ) -> Tuple[np.ndarray, np.ndarray]:
@@ -167,15 +164,12 @@ class PhotometricSweep:
         for values, size, small in ((x, record['width'], image.shape[1]),
                                     (y, record['height'], image.shape[0])):
             inside = inside & (values >= -0.5) & (values <= size - 0.5)
-            values = np.clip(values, -1, size) + 0.5
-            values *= small / size
-            values -= 0.5
-            places.append(np.split(values.astype(np.float32, copy=False).reshape(len(values), -1),
+            values = (np.clip(values, -1, size) + 0.5) * (small / size) - 0.5
+            places.append(np.split(values.astype(np.float32).reshape(len(values), -1),
                                    range(_MOST_ROWS, len(values), _MOST_ROWS)))
-        colours = [
+        colours = np.concatenate([
             cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            for columns, rows in zip(*places)]
-        colours = colours[0] if len(colours) == 1 else np.concatenate(colours)
+            for columns, rows in zip(*places)])
         return colours.reshape(*x.shape, 3), inside
 
     def _shrink(self, image: np.ndarray) -> np.ndarray:

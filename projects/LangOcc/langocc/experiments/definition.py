@@ -114,12 +114,14 @@ def choose_runs(runs: List[Run], names: Optional[List[str]]) -> List[Run]:
     """
     if names is None:
         return list(runs)
-    unused = [name for name in names
-              if not any(fnmatch(run.name, name) or fnmatch(run.entry, name) for run in runs)]
+
+    def fits(run: Run, name: str) -> bool:
+        return fnmatch(run.name, name) or fnmatch(run.entry, name)
+
+    unused = [name for name in names if not any(fits(run, name) for run in runs)]
     if unused:
         raise ValueError(f'{unused}: no such entry or run; there are {[run.name for run in runs]}')
-    return [run for run in runs if any(
-        fnmatch(run.name, name) or fnmatch(run.entry, name) for name in names)]
+    return [run for run in runs if any(fits(run, name) for name in names)]
 
 
 def expand_variables(text: str, where: str) -> str:

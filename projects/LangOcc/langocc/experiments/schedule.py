@@ -84,10 +84,11 @@ def make_plan(runs: Sequence[Run], work_dir: Path, rows: Path, tools: Path,
             old = job.other_definition
             if old is None and row is not None and row['definition'] != definition:
                 old = row['definition']
+        reason = job.why_not_scored_anew() if redo == 'scores' and old is not None else ''
         if redo is None and old is not None:
             plan.changed[run.name] = describe_change(old, definition)
-        elif redo == 'scores' and old is not None and job.why_not_scored_anew():
-            plan.incomplete[run.name] = f'it cannot be scored anew: {job.why_not_scored_anew()}'
+        elif reason:
+            plan.incomplete[run.name] = f'it cannot be scored anew: {reason}'
         elif redo == 'all' or old is not None or row is None:
             plan.pending.append(job)
         elif not missing_parts(row, run):
