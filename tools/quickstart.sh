@@ -8,9 +8,9 @@
 # where it stopped, and what was removed is made again. With other QUICKSTART_STEPS the streets
 # stay, the model is trained anew and the earlier one is kept in WORK_DIR/camera-STEPS; a WORK_DIR
 # with streets of another size is refused. About 18 minutes on two quiet CPU cores after the
-# environment is built (290 s measured of all but training, 0.96 s a step); on a GPU it was never
-# timed. --tiny: two streets and a few steps, in a few minutes, to see every part work; its scores
-# mean nothing. From the environment:
+# environment is built, 13 of them training; on a GPU it was never timed. --tiny: two streets and a
+# few steps, in a few minutes, to see every part work; its scores mean nothing. From the
+# environment:
 #   QUICKSTART_STEPS  training steps (default: 800, on a GPU 3000, with --tiny 2)
 #   PYTHON            interpreter of an environment that is ready (default: .venv is built and used)
 #   LANGOCC_CLIP_WEIGHTS  CLIP checkpoint that embeds the words (default: a list of offline words)
@@ -38,7 +38,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$CORES}"
 # Keep freed memory: a CPU training step otherwise spends a sixth of its time in page faults.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
     MALLOC_TOP_PAD_=134217728
-CONFIG=configs/langocc-tiny_r18_1xb1_synthetic-photometric.py
+CONFIG=configs/langocc-tiny_r18_1xb1_synthetic-path-photometric-ground.py
 PRIOR=configs/constant-prior_synthetic.py
 DATA="$WORK_DIR/data" RUN="$WORK_DIR/camera" PRIOR_RUN="$WORK_DIR/prior"
 
@@ -226,7 +226,7 @@ stage prior_scores "$PRIOR_RUN/metrics.json" "its scores on streets never traine
 stage training "$WORK_DIR/done/training" "training from images and poses, $STEPS steps ($CONFIG)" \
     env LANGOCC_MAX_ITERS="$STEPS" OMP_NUM_THREADS="$TRAIN_THREADS" \
     "$PYTHON" tools/train.py $CONFIG --work-dir "$RUN" --resume --cfg-options val_cfg=None \
-    val_dataloader=None val_evaluator=None default_hooks.checkpoint.interval=25
+    val_dataloader=None val_evaluator=None default_hooks.checkpoint.interval=50
 CHECKPOINT="$RUN/$(basename "$(cat "$RUN/last_checkpoint")")"
 echo "{\"train_seconds\": $(seconds_of training)}" > "$RUN/time.json"
 stage scores "$RUN/metrics.json" "scores on streets never trained on" \

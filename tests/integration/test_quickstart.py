@@ -14,7 +14,7 @@ budgets: {two: 2}
 data: ['${SYNTHETIC_ROOT}/synthetic.json']
 experiments:
   - name: camera
-    config: configs/langocc-tiny_r18_1xb1_synthetic-photometric.py
+    config: configs/langocc-tiny_r18_1xb1_synthetic-path-photometric-ground.py
     budgets: [two]
   - {name: prior, config: configs/constant-prior_synthetic.py, train: false}
 '''

@@ -96,7 +96,7 @@ def test_all_stages_once_and_a_report(script, tmp_path):
     assert tools_of(calls) == TOOLS and f'root={work}/data' in calls
     assert output.count('    Iter(test) [3/3]\n') == 2
     assert 'steps=250' in calls and '    Iter(train) [10/20]  loss: 1.5\n' in output
-    recipe = 'configs/langocc-tiny_r18_1xb1_synthetic-photometric.py'
+    recipe = 'configs/langocc-tiny_r18_1xb1_synthetic-path-photometric-ground.py'
     assert f'query.py {recipe} {work}/camera/iter_9.pth' in calls
     assert '--words car tree traffic cone' in calls
     report = (work / 'report.md').read_text()
