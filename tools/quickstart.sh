@@ -161,10 +161,10 @@ if [ -z "${PYTHON:-}" ]; then
     bash tools/setup_env.sh
     PYTHON="${LANGOCC_VENV:-$PWD/.venv}/bin/python"
 fi
-WORDS=(car tree "traffic cone" pedestrian building road) PICTURES=(5 15 25)
+WORDS=(road grass building tree car pedestrian "traffic cone") PICTURES=(5 15 25) ASKED=25
 SIZE=() STEPS="${QUICKSTART_STEPS:-}"
 if [ -n "$TINY" ]; then
-    SIZE=(--scenes-train 1 --scenes-val 1 --frames 2) WORDS=(car) PICTURES=(1)
+    SIZE=(--scenes-train 1 --scenes-val 1 --frames 2) WORDS=(car) PICTURES=(1) ASKED=1
     STEPS="${STEPS:-2}"
 fi
 if [ -z "$STEPS" ]; then
@@ -236,7 +236,7 @@ stage retrieval "$RUN/retrieval.json" "a query for each class, scored at LiDAR p
     "$DATA/retrieval_benchmark" --out "$RUN/retrieval.json"
 stage queries "$WORK_DIR/done/queries" "pictures of the queries: ${WORDS[*]}" \
     "$PYTHON" tools/query.py $CONFIG "$CHECKPOINT" --words "${WORDS[@]}" \
-    --samples "${PICTURES[0]}" --out-dir "$WORK_DIR/queries"
+    --samples "$ASKED" --out-dir "$WORK_DIR/queries"
 stage pictures "$WORK_DIR/done/pictures" "pictures of predictions beside the truth" \
     "$PYTHON" tools/visualize.py $CONFIG "$CHECKPOINT" --samples "${PICTURES[@]}" \
     --out-dir "$WORK_DIR/pictures"

@@ -98,7 +98,7 @@ def test_all_stages_once_and_a_report(script, tmp_path):
     assert 'steps=250' in calls and '    Iter(train) [10/20]  loss: 1.5\n' in output
     recipe = 'configs/langocc-tiny_r18_1xb1_synthetic-path-photometric-ground.py'
     assert f'query.py {recipe} {work}/camera/iter_9.pth' in calls
-    assert '--words car tree traffic cone' in calls
+    assert '--words road grass building tree car pedestrian traffic cone --samples 25' in calls
     report = (work / 'report.md').read_text()
     assert 'Trained for 250 steps on synthetic streets (2), from' in report
     assert 'scored on others (1)' in report and '| run | IoU |' in report and '--tiny' not in report
